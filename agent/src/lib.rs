@@ -1,0 +1,1 @@
+//! Oxlan's node agent.

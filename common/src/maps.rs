@@ -1,0 +1,175 @@
+//! Keys and values of the BPF maps.
+//!
+//! Every struct is `repr(C)` without implicit padding (bytemuck's `Pod` refuses it) and has its
+//! size asserted, because programs and agents of different versions share pinned maps.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::addr::{Addr, Mac};
+
+/// Version of the meaning of all structs in this file.
+///
+/// Increase it with every change that an older program or agent would misread. An agent that
+/// finds pinned maps of another version fills new ones and switches the programs over.
+pub const MAP_ABI: u32 = 1;
+
+/// Default capacity of `PODS`: pods of one node, one entry per address.
+pub const MAX_POD_ADDRESSES: u32 = 4096;
+/// Default capacity of `ROUTES`: prefixes of the whole cluster.
+pub const MAX_ROUTES: u32 = 16384;
+/// Default capacity of `VTEPS`: nodes of the whole cluster.
+pub const MAX_VTEPS: u32 = 8192;
+/// Distinct prefix lengths per family that `ROUTES` can hold; each costs one probe per packet.
+pub const MAX_PREFIX_LENGTHS: usize = 8;
+
+/// Value of `PODS`, keyed by the pod's [`Addr`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct PodValue {
+    /// Interface index of the host side of the pod's veth; of the overlay device for `HOST` entries.
+    pub ifindex: u32,
+    /// Bits of [`pod_flags`].
+    pub flags: u32,
+    /// MAC of the pod's own interface.
+    pub mac: Mac,
+    /// MAC of the host side of the veth: source of what is delivered to the pod.
+    pub host_mac: Mac,
+}
+
+/// Bits of [`PodValue::flags`].
+pub mod pod_flags {
+    /// The node's own overlay address: packets to it belong to the host's stack.
+    pub const HOST: u32 = 1;
+}
+
+/// Key of `ROUTES`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+pub struct RouteKey {
+    /// Network address; bits after the prefix are zero.
+    pub prefix: Addr,
+    /// Prefix length in the 128-bit form: an IPv4 `/24` is 120.
+    pub prefix_len: u32,
+}
+
+/// Value of `ROUTES`: the VTEP behind a pod CIDR.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct RouteValue {
+    /// Underlay address of the node that owns the prefix.
+    pub underlay: Addr,
+    /// Where the encapsulated packet goes next on the underlay: `underlay` itself, or a gateway.
+    pub next_hop: Addr,
+    /// Interface index of the device towards the next hop.
+    pub ifindex: u32,
+    /// VXLAN network identifier, 0 to 2^24 - 1 (RFC 7348, section 5).
+    pub vni: u32,
+    /// MAC of the VTEP: destination of the inner Ethernet header.
+    pub mac: Mac,
+    /// Bits of [`route_flags`].
+    pub flags: u16,
+}
+
+/// Bits of [`RouteValue::flags`].
+pub mod route_flags {
+    /// The node's own pod CIDR: nothing is encapsulated, unknown addresses are unreachable.
+    pub const LOCAL: u16 = 1;
+    /// The kernel has no route to the VTEP now: the packet is left to the host's stack.
+    pub const UNREACHABLE: u16 = 2;
+}
+
+/// Value of `VTEPS`, keyed by the node's underlay [`Addr`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct VtepValue {
+    /// MAC of the VTEP.
+    pub mac: Mac,
+    /// None are defined yet.
+    pub flags: u16,
+}
+
+/// The one value of `CONFIG`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Config {
+    /// [`MAP_ABI`] of the agent that wrote this; 0 means not configured, and the programs pass everything.
+    pub abi: u32,
+    /// VNI of the cluster.
+    pub vni: u32,
+    /// VXLAN port, host byte order.
+    pub port: u16,
+    /// MTU of the pods, bytes.
+    pub mtu: u16,
+    /// Interface index of the uplink.
+    pub uplink: u32,
+    /// Interface index of the overlay device.
+    pub overlay: u32,
+    /// Own underlay address.
+    pub underlay: Addr,
+    /// Own VTEP MAC.
+    pub vtep_mac: Mac,
+    /// Explicit padding.
+    pub pad: [u8; 2],
+    /// Distinct prefix lengths of the IPv4 entries of `ROUTES` in 128-bit form, longest first, 0 ends the list.
+    pub prefix_lens_v4: [u8; MAX_PREFIX_LENGTHS],
+    /// The same for the IPv6 entries.
+    pub prefix_lens_v6: [u8; MAX_PREFIX_LENGTHS],
+}
+
+/// One slot of `COUNTERS`, on one CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Counter {
+    /// Packets; a GSO aggregate counts as one.
+    pub packets: u64,
+    /// Bytes from the Ethernet header on.
+    pub bytes: u64,
+}
+
+/// A record of `AUDIT`: another process changed BPF objects, so the agent compares its own.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct AuditRecord {
+    /// Process id of the caller.
+    pub pid: u32,
+    /// `enum bpf_cmd` (include/uapi/linux/bpf.h).
+    pub command: u32,
+}
+
+const _: () = {
+    assert!(size_of::<Addr>() == 16);
+    assert!(size_of::<PodValue>() == 20);
+    assert!(size_of::<RouteKey>() == 20);
+    assert!(size_of::<RouteValue>() == 48);
+    assert!(size_of::<VtepValue>() == 8);
+    assert!(size_of::<Config>() == 60);
+    assert!(size_of::<Counter>() == 16);
+    assert!(size_of::<AuditRecord>() == 8);
+};
+
+#[cfg(feature = "user")]
+mod user {
+    //! aya wants its own marker for types it copies to and from the kernel.
+    use super::{Addr, AuditRecord, Config, Counter, PodValue, RouteKey, RouteValue, VtepValue};
+
+    macro_rules! kernel_pod {
+        ($($name:ty),+) => {
+            $(
+                // SAFETY: bytemuck's derive of `Pod` proves what aya asks for: any bit pattern is
+                // valid, no padding, `repr(C)`.
+                unsafe impl aya::Pod for $name {}
+            )+
+        };
+    }
+
+    kernel_pod!(
+        Addr,
+        AuditRecord,
+        Config,
+        Counter,
+        PodValue,
+        RouteKey,
+        RouteValue,
+        VtepValue
+    );
+}

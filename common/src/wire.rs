@@ -1,0 +1,25 @@
+//! Constants of the wire formats, with their sources.
+
+/// Flannel's VXLAN port on Linux, which is Oxlan's default (IANA's is 4789, RFC 7348 section 5).
+pub const DEFAULT_PORT: u16 = 8472;
+
+/// Flannel's VNI, which is Oxlan's default.
+pub const DEFAULT_VNI: u32 = 1;
+
+/// Largest VNI: 24 bits (RFC 7348, section 5).
+pub const MAX_VNI: u32 = 0x00ff_ffff;
+
+/// Outer Ethernet-less cost of VXLAN over IPv4: IPv4 20, UDP 8, VXLAN 8, inner Ethernet 14 bytes.
+pub const OVERHEAD_V4: u16 = 50;
+
+/// The same over IPv6: IPv6 40, UDP 8, VXLAN 8, inner Ethernet 14 bytes.
+pub const OVERHEAD_V6: u16 = 70;
+
+/// The pods' IPv4 default gateway: link-local, the same on every node, answered by the programs.
+pub const GATEWAY_V4: [u8; 4] = [169, 254, 1, 1];
+
+/// The pods' IPv6 default gateway, `fe80::1`.
+pub const GATEWAY_V6: [u8; 16] = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+
+/// MAC of the host side of every pod's veth, hence of both gateways. Locally administered, unicast.
+pub const GATEWAY_MAC: [u8; 6] = [0x0e, 0x6f, 0x78, 0x6c, 0x61, 0x6e];

@@ -1,0 +1,3 @@
+//! Oxlan's TC programs.
+#![no_std]
+#![no_main]
