@@ -1,1 +1,7 @@
-//! Oxlan's node agent.
+//! Oxlan's node agent, command line and CNI plugin: one room per concern, see docs/ARCHITECTURE.md.
+
+pub mod api;
+pub mod cli;
+pub mod cni;
+pub mod host;
+pub mod pods;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The CNI plugin.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    oxlan::cni::plugin::main()
+}

@@ -1,1 +1,10 @@
-fn main() {}
+//! The agent and the command line.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use oxlan::cli::Cli;
+
+fn main() -> ExitCode {
+    Cli::parse().run()
+}

@@ -1,0 +1,130 @@
+//! Which path gives what.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use oxlan_common::counters::{DropReason, Verdict};
+use oxlan_common::maps::Counter;
+
+use super::types::{CounterRow, Device, Drops, Failure, Health, NodeRow, PodRow, RouteRow, Status};
+use super::{ApiState, NodeFault};
+use crate::pods::{Attachment, Phase};
+
+/// The API.
+pub(super) fn router(state: ApiState) -> Router {
+    Router::new()
+        .route("/v1/healthz", get(healthz))
+        .route("/v1/status", get(status))
+        .route("/v1/pods", get(pods))
+        .route("/v1/nodes", get(nodes))
+        .route("/v1/routes", get(routes))
+        .route("/v1/drops", get(drops))
+        .fallback(unknown)
+        .with_state(state)
+}
+
+/// 200 when the node can do its work, 503 with the reason when not.
+async fn healthz(State(state): State<ApiState>) -> Response {
+    match state.node.health() {
+        Health::Ready => Json(Health::Ready).into_response(),
+        health => (StatusCode::SERVICE_UNAVAILABLE, Json(health)).into_response(),
+    }
+}
+
+async fn status(State(state): State<ApiState>) -> Json<Status> {
+    let mut status = state.node.status();
+    status.health = state.node.health();
+    status.pods = state
+        .pods
+        .list()
+        .iter()
+        .filter(|a| a.phase == Phase::Ready)
+        .count();
+    Json(status)
+}
+
+async fn pods(State(state): State<ApiState>) -> Json<Vec<PodRow>> {
+    let now = seconds_since_1970();
+    let mut attachments = state.pods.list();
+    attachments.sort_by(|a, b| a.addresses.cmp(&b.addresses));
+    Json(attachments.into_iter().map(|a| pod_row(a, now)).collect())
+}
+
+async fn nodes(State(state): State<ApiState>) -> Json<Vec<NodeRow>> {
+    Json(state.node.nodes())
+}
+
+async fn routes(State(state): State<ApiState>) -> Result<Json<Vec<RouteRow>>, Response> {
+    state.node.routes().map(Json).map_err(failed)
+}
+
+async fn drops(State(state): State<ApiState>) -> Result<Json<Drops>, Response> {
+    let counters = state.node.counters().map_err(failed)?;
+    let at = |slot: u32| {
+        let found = counters.iter().find(|(s, _)| *s == slot);
+        found.map_or_else(Counter::default, |(_, counter)| *counter)
+    };
+    let row = |name: &str, explanation: &str, counter: Counter| CounterRow {
+        name: name.into(),
+        packets: counter.packets,
+        bytes: counter.bytes,
+        explanation: explanation.into(),
+    };
+    let drops = DropReason::ALL
+        .iter()
+        .map(|r| row(r.name(), r.explanation(), at(r.slot())));
+    let verdicts = Verdict::ALL
+        .iter()
+        .map(|v| row(v.name(), v.explanation(), at(v.slot())));
+    Ok(Json(Drops {
+        drops: drops.collect(),
+        verdicts: verdicts.collect(),
+    }))
+}
+
+async fn unknown() -> (StatusCode, Json<Failure>) {
+    let error = "no such path: there are GET /v1/healthz, /v1/status, /v1/pods, /v1/nodes, /v1/routes, /v1/drops \
+                 and POST /v1/cni/{add,del,check,gc,status}";
+    let error = error.to_owned();
+    (StatusCode::NOT_FOUND, Json(Failure { error }))
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it ends its life here")]
+fn failed(fault: NodeFault) -> Response {
+    let error = crate::pods::chain(fault.as_ref());
+    (StatusCode::INTERNAL_SERVER_ERROR, Json(Failure { error })).into_response()
+}
+
+fn pod_row(attachment: Attachment, now: u64) -> PodRow {
+    let phase = match attachment.phase {
+        Phase::Adding => "adding",
+        Phase::Ready => "ready",
+        Phase::Removing => "removing",
+    };
+    PodRow {
+        namespace: attachment.pod.namespace,
+        name: attachment.pod.name,
+        container_id: attachment.container_id,
+        ifname: attachment.ifname,
+        network: attachment.network,
+        netns: attachment.netns,
+        phase: phase.into(),
+        addresses: attachment.addresses,
+        mac: attachment.mac.to_string(),
+        host: Device {
+            name: attachment.host_ifname,
+            ifindex: attachment.host_ifindex,
+            mtu: attachment.mtu.into(),
+        },
+        age: now.saturating_sub(attachment.created),
+    }
+}
+
+fn seconds_since_1970() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |d| d.as_secs())
+}

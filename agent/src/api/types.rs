@@ -1,0 +1,176 @@
+//! The forms of the API's answers. Fields are added, never renamed or given another meaning.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// Whether the node can do its work.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", content = "reason", rename_all = "lowercase")]
+pub enum Health {
+    /// Pods can be attached, and forwarding works.
+    #[default]
+    Ready,
+    /// No pods can be attached now; those that are there are forwarded for (CNI STATUS code 50).
+    Unavailable(String),
+    /// No pods can be attached, and those that are there may be cut off (CNI STATUS code 51).
+    Limited(String),
+}
+
+/// `GET /v1/status`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The node's name in the cluster.
+    pub node: String,
+    /// Version of the agent.
+    pub version: String,
+    /// The agent's process id.
+    pub pid: u32,
+    /// Seconds since the agent was ready.
+    pub uptime: u64,
+    /// Whether it can do its work.
+    #[serde(default)]
+    pub health: Health,
+    /// Where the cluster's nodes come from, as `file /etc/oxlan/cluster.toml`.
+    pub source: String,
+    /// What is wrong now and what to do, as an invalid new cluster file; empty when all is well.
+    pub problems: Vec<String>,
+    /// Own underlay address.
+    pub underlay: Option<IpAddr>,
+    /// The device on the underlay.
+    pub uplink: Device,
+    /// The overlay device.
+    pub overlay: Device,
+    /// Own VTEP MAC, as `0e:00:c0:a8:32:01`.
+    pub vtep_mac: String,
+    /// Prefixes that all pods of the cluster come from.
+    pub network: Vec<IpNet>,
+    /// VXLAN network identifier.
+    pub vni: u32,
+    /// VXLAN port.
+    pub port: u16,
+    /// Prefixes that this node's pods come from.
+    pub pod_cidrs: Vec<IpNet>,
+    /// MTU of the pods, bytes.
+    pub pod_mtu: u16,
+    /// How many pods are attached.
+    pub pods: usize,
+    /// How many nodes the cluster has, this one included.
+    pub nodes: usize,
+    /// How the programs are attached: `tcx` or `clsact`.
+    pub attach: String,
+    /// Directory of the pinned maps and links.
+    pub bpf_dir: String,
+    /// Things that were put back after somebody else had changed them, since the agent's start.
+    pub repairs: u64,
+    /// Release of the running kernel.
+    pub kernel: String,
+}
+
+/// A network device of the node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Its name.
+    pub name: String,
+    /// Its interface index; 0 while it does not exist.
+    pub ifindex: u32,
+    /// Its MTU, bytes.
+    pub mtu: u32,
+}
+
+/// `GET /v1/pods`: a list of these, in the order of addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodRow {
+    /// Namespace of the pod, if the runtime told (`K8S_POD_NAMESPACE`).
+    pub namespace: Option<String>,
+    /// Name of the pod, if the runtime told (`K8S_POD_NAME`).
+    pub name: Option<String>,
+    /// The runtime's name of the container.
+    pub container_id: String,
+    /// The interface inside the container.
+    pub ifname: String,
+    /// Name of the CNI network.
+    pub network: String,
+    /// Path of the container's network namespace.
+    pub netns: String,
+    /// `adding`, `ready` or `removing`.
+    pub phase: String,
+    /// Addresses, at most one per family, IPv4 first.
+    pub addresses: Vec<IpAddr>,
+    /// MAC of the interface inside the container.
+    pub mac: String,
+    /// Host side of the veth pair.
+    pub host: Device,
+    /// Seconds since ADD.
+    pub age: u64,
+}
+
+/// `GET /v1/nodes`: a list of these, in the order of names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRow {
+    /// Its name in the cluster.
+    pub name: String,
+    /// Whether it is the node that answers.
+    pub own: bool,
+    /// Its address on the underlay.
+    pub underlay: IpAddr,
+    /// MAC of its VTEP.
+    pub vtep_mac: String,
+    /// Prefixes of its pods.
+    pub pod_cidrs: Vec<IpNet>,
+    /// Whether the kernel has a route to its underlay address.
+    pub reachable: bool,
+}
+
+/// `GET /v1/routes`: a list of these, in the order of prefixes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteRow {
+    /// The prefix.
+    pub prefix: IpNet,
+    /// Name of the node that owns it, if the cluster's source still knows it.
+    pub node: Option<String>,
+    /// Whether it is this node's own prefix: nothing is encapsulated.
+    pub local: bool,
+    /// Underlay address of the VTEP.
+    pub underlay: IpAddr,
+    /// Where encapsulated packets go next: the VTEP itself, or a gateway.
+    pub next_hop: IpAddr,
+    /// Device towards the next hop.
+    pub device: String,
+    /// VXLAN network identifier.
+    pub vni: u32,
+    /// MAC of the VTEP.
+    pub vtep_mac: String,
+    /// Whether the kernel has a route to the VTEP.
+    pub reachable: bool,
+}
+
+/// Packets with one outcome.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CounterRow {
+    /// The stable name of the verdict or drop reason.
+    pub name: String,
+    /// Packets since the maps were made; a GSO aggregate counts as one.
+    pub packets: u64,
+    /// Bytes from the Ethernet header on.
+    pub bytes: u64,
+    /// What it means.
+    pub explanation: String,
+}
+
+/// `GET /v1/drops`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drops {
+    /// One row for every drop reason, also those with 0 packets, in the order of their numbers.
+    pub drops: Vec<CounterRow>,
+    /// One row for every verdict that is no drop, likewise.
+    pub verdicts: Vec<CounterRow>,
+}
+
+/// Body of every answer that is not successful, except those of `/v1/cni/`, which have CNI's own form.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What went wrong, and what to do.
+    pub error: String,
+}

@@ -1,0 +1,59 @@
+//! The command line: one file per subcommand. It prints; decisions are the agent's.
+
+mod completions;
+mod output;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+pub use output::Format;
+
+/// Pod networking by eBPF.
+#[derive(Debug, Parser)]
+#[command(name = "oxlan", version, about, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print a script that completes oxlan's commands and options in a shell
+    Completions(completions::Options),
+}
+
+/// Options of every command that asks the agent.
+#[derive(Debug, Args)]
+pub(crate) struct Ask {
+    /// The agent's run directory
+    #[arg(
+        long,
+        env = "OXLAN_RUN_DIR",
+        value_name = "DIR",
+        default_value = "/run/oxlan"
+    )]
+    pub(crate) run_dir: PathBuf,
+    /// Form of the answer
+    #[arg(long, short, value_name = "FORM", default_value = "table")]
+    pub(crate) output: Format,
+}
+
+impl Cli {
+    /// Does what was asked. Errors go to standard error, with their causes.
+    #[must_use]
+    pub fn run(self) -> ExitCode {
+        let done = match self.command {
+            Command::Completions(options) => completions::run(&options),
+        };
+        match done {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("oxlan: {error:#}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+}

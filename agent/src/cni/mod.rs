@@ -1,0 +1,3 @@
+//! The Container Network Interface: verbs, configuration, results, error codes.
+
+pub mod plugin;

@@ -1,0 +1,5 @@
+//! The only room that touches the host: netlink, namespaces, sysctl, nftables.
+
+pub mod netns;
+pub mod rtnl;
+pub mod veth;

@@ -1,0 +1,127 @@
+//! The record of one attachment, as it stands in memory, on disk and in the API.
+
+use std::net::IpAddr;
+
+use oxlan_common::addr::Mac;
+use oxlan_common::maps::PodValue;
+use serde::{Deserialize, Serialize};
+
+/// Where an attachment is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Being made; if found at the agent's start, it is undone.
+    Adding,
+    /// Complete: the runtime has been or is about to be told so.
+    Ready,
+    /// Being taken away; if found at the agent's start, this is finished.
+    Removing,
+}
+
+/// Which pod of an orchestrator an attachment belongs to, as far as the runtime told.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodLabels {
+    /// `K8S_POD_NAMESPACE` of `CNI_ARGS`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// `K8S_POD_NAME` of `CNI_ARGS`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// `K8S_POD_UID` of `CNI_ARGS`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
+}
+
+/// One interface in one container, and everything on the host that belongs to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// The runtime's name of the container (`CNI_CONTAINERID`).
+    pub container_id: String,
+    /// Name of the interface inside the container (`CNI_IFNAME`).
+    pub ifname: String,
+    /// Name of the CNI network that asked for it; garbage collection stays within a network.
+    pub network: String,
+    /// Path of the container's network namespace (`CNI_NETNS`).
+    pub netns: String,
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// Addresses of the pod, at most one per family, IPv4 first.
+    pub addresses: Vec<IpAddr>,
+    /// MAC of the interface inside the container.
+    #[serde(with = "mac_text")]
+    pub mac: Mac,
+    /// Name of the host side of the veth pair.
+    pub host_ifname: String,
+    /// Interface index of the host side; 0 while it does not exist yet.
+    pub host_ifindex: u32,
+    /// MAC of the host side.
+    #[serde(with = "mac_text")]
+    pub host_mac: Mac,
+    /// MTU of both sides, bytes.
+    pub mtu: u16,
+    /// When ADD began, seconds since 1970 UTC.
+    pub created: u64,
+    /// The orchestrator's words for it.
+    #[serde(default)]
+    pub pod: PodLabels,
+}
+
+impl Attachment {
+    /// The value of `PODS` under each of its addresses.
+    #[must_use]
+    pub fn map_value(&self) -> PodValue {
+        PodValue {
+            ifindex: self.host_ifindex,
+            flags: 0,
+            mac: self.mac,
+            host_mac: self.host_mac,
+        }
+    }
+
+    /// What must be on the host for it.
+    #[must_use]
+    pub fn desired(&self) -> DesiredPod {
+        DesiredPod {
+            host_ifname: self.host_ifname.clone(),
+            host_ifindex: self.host_ifindex,
+            mac: self.mac,
+            host_mac: self.host_mac,
+            addresses: self.addresses.clone(),
+            mtu: self.mtu,
+        }
+    }
+}
+
+/// What must exist on the host for one complete attachment; the reconciler repairs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DesiredPod {
+    /// Name of the host side of the veth pair.
+    pub host_ifname: String,
+    /// Its interface index.
+    pub host_ifindex: u32,
+    /// MAC of the pod's own interface: permanent neighbour of each address on the host side.
+    pub mac: Mac,
+    /// MAC of the host side.
+    pub host_mac: Mac,
+    /// Addresses: a host route and a neighbour each.
+    pub addresses: Vec<IpAddr>,
+    /// MTU of both sides, bytes.
+    pub mtu: u16,
+}
+
+/// A MAC address as text in JSON.
+pub(crate) mod mac_text {
+    use oxlan_common::addr::Mac;
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    pub(crate) fn serialize<S: Serializer>(mac: &Mac, out: S) -> Result<S::Ok, S::Error> {
+        out.collect_str(mac)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<Mac, D::Error> {
+        String::deserialize(input)?
+            .parse()
+            .map_err(de::Error::custom)
+    }
+}

@@ -1,0 +1,132 @@
+//! What can go wrong with an attachment.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+
+use super::DatapathFault;
+use crate::host::netns::NetnsError;
+use crate::host::rtnl::RtnlError;
+
+/// Why an operation on an attachment failed. Nothing of a failed ADD is left on the node.
+#[derive(Debug, thiserror::Error)]
+pub enum PodError {
+    /// ADD for something that is already there and alive.
+    #[error(
+        "container {container_id} already has the interface {ifname} ({addresses}): a runtime must call DEL before it calls ADD again"
+    )]
+    Duplicate {
+        /// The runtime's name of the container.
+        container_id: String,
+        /// The interface inside the container.
+        ifname: String,
+        /// Addresses of what is there.
+        addresses: String,
+    },
+    /// The container's namespace has an interface of this name that is not ours.
+    #[error("the container's namespace {netns} already has an interface {ifname}")]
+    InterfaceExists {
+        /// Path of the namespace.
+        netns: String,
+        /// The interface.
+        ifname: String,
+    },
+    /// No record of the attachment.
+    #[error("container {container_id} has no attachment {ifname} on this node")]
+    Unknown {
+        /// The runtime's name of the container.
+        container_id: String,
+        /// The interface inside the container.
+        ifname: String,
+    },
+    /// Every address of a pod CIDR is in use.
+    #[error(
+        "no free address in {cidr}: all {in_use} are in use; remove pods, or give the node a larger pod CIDR in the cluster's configuration"
+    )]
+    Exhausted {
+        /// The pod CIDR.
+        cidr: IpNet,
+        /// How many addresses are taken.
+        in_use: u128,
+    },
+    /// The node has no pod CIDR.
+    #[error("this node has no pod CIDR: give it one in the cluster's configuration")]
+    NoPodCidr,
+    /// The configuration wants more than the node's path carries.
+    #[error("mtu {wanted} does not fit: this node's pods can have at most {limit}")]
+    MtuTooLarge {
+        /// From the network configuration.
+        wanted: u16,
+        /// The node's pod MTU.
+        limit: u16,
+    },
+    /// The namespace cannot be entered.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    /// The kernel refused a change of links, addresses, routes or neighbours.
+    #[error(transparent)]
+    Rtnl(#[from] RtnlError),
+    /// The datapath refused.
+    #[error("the datapath cannot {action}")]
+    Datapath {
+        /// What was tried.
+        action: &'static str,
+        /// What it answered.
+        source: DatapathFault,
+    },
+    /// The state directory refused.
+    #[error(
+        "cannot {action} {path}: is the state directory writable and its file system not full?"
+    )]
+    State {
+        /// What was tried.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system answered.
+        source: std::io::Error,
+    },
+    /// A record on disk that cannot be read.
+    #[error(
+        "{path} is not an attachment's record: move it away; what belonged to it is removed at the agent's start"
+    )]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// Where it is wrong.
+        source: serde_json::Error,
+    },
+    /// CHECK found differences.
+    #[error("{}", .0.join("; "))]
+    Differs(Vec<String>),
+    /// Several things could not be taken away.
+    #[error("{}", .0.join("; "))]
+    Leftovers(Vec<String>),
+    /// An address that a record claims is already somebody else's.
+    #[error("address {0} is recorded for two attachments")]
+    DoubleAddress(IpAddr),
+    /// The operation's thread ended without an answer.
+    #[error("the operation was interrupted because the agent is shutting down")]
+    Interrupted,
+}
+
+impl PodError {
+    /// The error with all its causes, on one line.
+    #[must_use]
+    pub fn chain(&self) -> String {
+        chain(self)
+    }
+}
+
+/// An error with all its causes, on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text.push_str(": ");
+        text.push_str(&next.to_string());
+        cause = next.source();
+    }
+    text
+}
