@@ -1,0 +1,108 @@
+//! Debian packages with the programs that tests and the demo run.
+
+use anyhow::{Context, Result, bail};
+
+use super::Outcome;
+use crate::exec::{as_root, exec, find_program, output};
+
+/// A program and the packages that have it: the first that this distribution knows is installed.
+const PROGRAMS: [(&str, &[&str]); 13] = [
+    ("ip", &["iproute2"]),
+    ("tc", &["iproute2"]),
+    ("bpftool", &["bpftool", "linux-tools-generic"]),
+    ("nft", &["nftables"]),
+    ("nsenter", &["util-linux"]),
+    ("ping", &["iputils-ping"]),
+    ("traceroute", &["traceroute"]),
+    ("iperf3", &["iperf3"]),
+    ("sockperf", &["sockperf"]),
+    ("tcpdump", &["tcpdump"]),
+    ("ethtool", &["ethtool"]),
+    ("curl", &["curl"]),
+    ("sysctl", &["procps"]),
+];
+
+pub(super) fn ensure() -> Result<Outcome> {
+    let missing = missing();
+    if missing.is_empty() {
+        return Ok(Outcome::Ready);
+    }
+    let names: Vec<&str> = missing.iter().map(|(program, _)| *program).collect();
+    if find_program("apt-get").is_none() {
+        bail!(
+            "there is no apt-get here; install these programs: {}",
+            names.join(" ")
+        );
+    }
+    install(&missing)
+        .with_context(|| format!("these programs are missing: {}", names.join(" ")))?;
+    let left: Vec<&str> = self::missing()
+        .iter()
+        .map(|(program, _)| *program)
+        .collect();
+    if !left.is_empty() {
+        bail!("still missing after the installation: {}", left.join(" "));
+    }
+    Ok(Outcome::Installed)
+}
+
+type Program = (&'static str, &'static [&'static str]);
+
+fn missing() -> Vec<Program> {
+    PROGRAMS
+        .iter()
+        .filter(|(program, _)| find_program(program).is_none())
+        .copied()
+        .collect()
+}
+
+fn install(missing: &[Program]) -> Result<()> {
+    if missing
+        .iter()
+        .any(|(_, packages)| choose(packages).is_none())
+    {
+        update()?;
+    }
+    let mut packages = Vec::new();
+    for (program, candidates) in missing {
+        match choose(candidates) {
+            Some(package) => packages.push(package),
+            None => eprintln!(
+                "missing: {program}: apt knows none of {}",
+                candidates.join(", ")
+            ),
+        }
+    }
+    packages.dedup();
+    println!("==> installing {}", packages.join(" "));
+    // Package lists that are some weeks old name files that are gone: update them and try again.
+    apt_install(&packages).or_else(|_| {
+        update()?;
+        apt_install(&packages)
+    })
+}
+
+fn choose(candidates: &[&'static str]) -> Option<&'static str> {
+    candidates.iter().copied().find(|package| {
+        let mut show = std::process::Command::new("apt-cache");
+        output(show.args(["show", "--quiet=0", package])).is_ok_and(|text| !text.is_empty())
+    })
+}
+
+fn update() -> Result<()> {
+    println!("==> updating the package lists");
+    exec(&mut as_root("apt-get", &["update", "-qq"])?)
+}
+
+fn apt_install(packages: &[&str]) -> Result<()> {
+    let mut arguments = vec![
+        "DEBIAN_FRONTEND=noninteractive",
+        "apt-get",
+        "install",
+        "-qq",
+        "-y",
+    ];
+    arguments.extend(["--no-install-recommends", "-o", "Dpkg::Use-Pty=0"]);
+    arguments.extend(packages);
+    exec(as_root("env", &arguments)?.stdin(std::process::Stdio::null()))
+}

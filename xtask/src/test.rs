@@ -1,0 +1,248 @@
+//! `cargo xtask test`: runs the tests of a tier, or of all, and ends with one line of sums.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
+
+use crate::exec::{exec, find_program, is_root, line};
+use crate::{setup, workspace};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Which tests
+    #[arg(value_enum, default_value_t = Tier::All)]
+    tier: Tier,
+    /// Only tests whose name contains this
+    filter: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Tier {
+    /// Everything that needs no kernel features and no root
+    Unit,
+    /// Every program over packets, by BPF_PROG_TEST_RUN
+    Prog,
+    /// Clusters of nodes in network namespaces with real agents
+    Netns,
+    /// A container runtime that calls the plugin
+    Runtime,
+    /// All of them
+    All,
+}
+
+/// What a test that cannot run here prints: this, its name, a colon and why.
+const SKIP_MARK: &str = "SKIPPED ";
+
+/// Tiers that need root: files of `tests/tests` belong to one by the start of their names.
+const ROOT_TIERS: [(Tier, &str, &[&str]); 3] = [
+    (Tier::Prog, "prog", &["prog"]),
+    (Tier::Netns, "netns", &["netns", "interop", "cni"]),
+    (Tier::Runtime, "runtime", &["runtime"]),
+];
+
+#[derive(Default)]
+struct Sums {
+    passed: u32,
+    failed: u32,
+    skipped: Vec<String>,
+    suites: Vec<(String, u32, u32)>,
+}
+
+/// The command.
+pub(crate) fn command(arguments: &Arguments) -> Result<()> {
+    setup::ensure()?;
+    let mut sums = Sums::default();
+    let wanted = |tier| arguments.tier == Tier::All || arguments.tier == tier;
+    let filter = arguments.filter.as_deref();
+    if wanted(Tier::Unit) {
+        sums.add("unit", unit_command(filter), filter)?;
+    }
+    if ROOT_TIERS.iter().any(|(tier, ..)| wanted(*tier)) {
+        println!("==> building the agent and the plugin");
+        exec(workspace::cargo().args(["build", "--package", "oxlan", "--bins"]))?;
+    }
+    for (tier, name, prefixes) in ROOT_TIERS {
+        if wanted(tier) {
+            sums.add(name, root_command(&targets(prefixes)?, filter)?, filter)?;
+        }
+    }
+    sums.print();
+    ensure!(sums.failed == 0, "tests failed");
+    Ok(())
+}
+
+fn unit_command(filter: Option<&str>) -> Command {
+    let mut command = workspace::cargo();
+    command.args([
+        "test",
+        "--no-fail-fast",
+        "--workspace",
+        "--exclude",
+        "oxlan-ebpf",
+    ]);
+    command.args(["--lib", "--bins"]).args(filter);
+    command
+}
+
+/// Names of the test files that start with one of these, in order.
+fn targets(prefixes: &[&str]) -> Result<Vec<String>> {
+    let mut targets = Vec::new();
+    let directory = workspace::root().join("tests/tests");
+    for entry in std::fs::read_dir(&directory)
+        .with_context(|| format!("cannot read {}", directory.display()))?
+    {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if let Some(stem) = name.strip_suffix(".rs")
+            && prefixes.iter().any(|prefix| stem.starts_with(prefix))
+        {
+            targets.push(stem.to_owned());
+        }
+    }
+    ensure!(
+        !targets.is_empty(),
+        "no file of {} starts with {prefixes:?}",
+        directory.display()
+    );
+    targets.sort();
+    Ok(targets)
+}
+
+/// Cargo itself runs as the caller, so that the target directory stays his; only tests become root.
+fn root_command(targets: &[String], filter: Option<&str>) -> Result<Command> {
+    let mut command = workspace::cargo();
+    command.args(["test", "--no-fail-fast", "--package", "oxlan-tests"]);
+    for target in targets {
+        command.args(["--test", target]);
+    }
+    command.args(filter);
+    if !is_root() {
+        ensure!(
+            find_program("sudo").is_some(),
+            "these tests need root and there is no sudo"
+        );
+        println!("==> these tests need root, so sudo may ask for your password");
+        command.env(runner_variable(), "sudo --preserve-env");
+    }
+    Ok(command)
+}
+
+/// The variable that makes cargo start test binaries through a program.
+fn runner_variable() -> String {
+    let triple = format!("{}_unknown_linux_gnu", std::env::consts::ARCH).to_uppercase();
+    format!("CARGO_TARGET_{triple}_RUNNER")
+}
+
+impl Sums {
+    /// Runs a tier; that a filter left nothing of it is no error, that it has no test is.
+    fn add(&mut self, tier: &str, command: Command, filter: Option<&str>) -> Result<()> {
+        println!("\n==> {tier} tests");
+        let before = self.passed + self.failed;
+        let ended_well = self.run(command)?;
+        if !ended_well && self.suites.iter().all(|(_, _, failed)| *failed == 0) {
+            bail!("the {tier} tests could not be built or ended early");
+        }
+        if filter.is_none() && self.passed + self.failed == before && self.skipped.is_empty() {
+            bail!("no {tier} test was run");
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, mut command: Command) -> Result<bool> {
+        println!("{}", line(&command));
+        // One pipe for both streams keeps their lines in order.
+        let (reader, writer) = std::io::pipe()?;
+        command
+            .stdout(writer.try_clone()?)
+            .stderr(writer)
+            .stdin(Stdio::null());
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("cannot run `{}`", line(&command)))?;
+        // It holds the writing ends, without which the pipe does not end.
+        drop(command);
+        let mut suite = String::new();
+        for text in BufReader::new(reader).lines() {
+            let text = text?;
+            println!("{text}");
+            self.read(&text, &mut suite);
+        }
+        Ok(child.wait()?.success())
+    }
+
+    /// Takes what counts out of a line of `cargo test`.
+    fn read(&mut self, text: &str, suite: &mut String) {
+        if let Some(target) = text.trim_start().strip_prefix("Running ") {
+            *suite = suite_name(target);
+        } else if let Some(at) = text.find(SKIP_MARK) {
+            self.skipped.push(text[at + SKIP_MARK.len()..].to_owned());
+        } else if let Some((passed, failed)) = result_line(text) {
+            self.passed += passed;
+            self.failed += failed;
+            self.suites.push((suite.clone(), passed, failed));
+        }
+    }
+
+    fn print(&self) {
+        println!("\n==> suites");
+        for (suite, passed, failed) in self.suites.iter().filter(|(_, p, f)| p + f > 0) {
+            println!("{suite:<40} {passed:>5} passed {failed:>5} failed");
+        }
+        for skipped in &self.skipped {
+            println!("skipped {skipped}");
+        }
+        let skipped = u32::try_from(self.skipped.len()).unwrap_or(u32::MAX);
+        println!(
+            "{} passed, {} failed",
+            self.passed.saturating_sub(skipped),
+            self.failed
+        );
+    }
+}
+
+/// `tests/netns.rs (target/debug/deps/netns-0a1b)` is `netns`, `unittests src/lib.rs (.../oxlan-0a1b)` is `oxlan`.
+fn suite_name(target: &str) -> String {
+    let file = target
+        .rsplit('/')
+        .next()
+        .unwrap_or(target)
+        .trim_end_matches(')');
+    file.rsplit_once('-')
+        .map_or(file, |(name, _)| name)
+        .to_owned()
+}
+
+/// Numbers of passed and failed tests in `test result: ok. 3 passed; 0 failed; ...`.
+fn result_line(text: &str) -> Option<(u32, u32)> {
+    let mut parts = text
+        .strip_prefix("test result: ")?
+        .split_once(". ")?
+        .1
+        .split("; ");
+    let passed = parts.next()?.strip_suffix(" passed")?.parse().ok()?;
+    let failed = parts.next()?.strip_suffix(" failed")?.parse().ok()?;
+    Some((passed, failed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_cargo_are_understood() {
+        let mut sums = Sums::default();
+        let mut suite = String::new();
+        for text in [
+            "     Running tests/netns.rs (target/debug/deps/netns-0a1b2c)",
+            "test a ... SKIPPED a: no SRv6 here",
+            "test b ... ok",
+            "test result: FAILED. 12 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out; finished in 2.0s",
+        ] {
+            sums.read(text, &mut suite);
+        }
+        assert_eq!(sums.suites, [("netns".to_owned(), 12, 3)]);
+        assert_eq!(sums.skipped, ["a: no SRv6 here"]);
+        assert_eq!((sums.passed, sums.failed), (12, 3));
+    }
+}
