@@ -75,15 +75,13 @@ pub fn post(run_dir: &Path, path: &str, body: &[u8]) -> Result<Answer, ClientErr
 
 fn exchange(run_dir: &Path, method: &str, path: &str, body: &[u8]) -> Result<Answer, ClientError> {
     let socket = run_dir.join(SOCKET);
-    let mut stream = UnixStream::connect(&socket).map_err(|source| match source.kind() {
-        io::ErrorKind::PermissionDenied => ClientError::Permission {
-            socket: socket.clone(),
-            source,
-        },
-        _ => ClientError::NoAgent {
-            socket: socket.clone(),
-            source,
-        },
+    let mut stream = UnixStream::connect(&socket).map_err(|source| {
+        let socket = socket.clone();
+        if source.kind() == io::ErrorKind::PermissionDenied {
+            ClientError::Permission { socket, source }
+        } else {
+            ClientError::NoAgent { socket, source }
+        }
     })?;
     let mut request = format!(
         "{method} {path} HTTP/1.1\r\nHost: oxlan\r\nConnection: close\r\n\

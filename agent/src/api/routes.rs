@@ -1,7 +1,5 @@
 //! Which path gives what.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -12,7 +10,7 @@ use oxlan_common::maps::Counter;
 
 use super::types::{CounterRow, Device, Drops, Failure, Health, NodeRow, PodRow, RouteRow, Status};
 use super::{ApiState, NodeFault};
-use crate::pods::{Attachment, Phase};
+use crate::pods::{Attachment, Phase, seconds_since_1970};
 
 /// The API.
 pub(super) fn router(state: ApiState) -> Router {
@@ -31,7 +29,9 @@ pub(super) fn router(state: ApiState) -> Router {
 async fn healthz(State(state): State<ApiState>) -> Response {
     match state.node.health() {
         Health::Ready => Json(Health::Ready).into_response(),
-        health => (StatusCode::SERVICE_UNAVAILABLE, Json(health)).into_response(),
+        health @ (Health::Unavailable(_) | Health::Limited(_)) => {
+            (StatusCode::SERVICE_UNAVAILABLE, Json(health)).into_response()
+        }
     }
 }
 
@@ -122,9 +122,4 @@ fn pod_row(attachment: Attachment, now: u64) -> PodRow {
         },
         age: now.saturating_sub(attachment.created),
     }
-}
-
-fn seconds_since_1970() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.map_or(0, |d| d.as_secs())
 }

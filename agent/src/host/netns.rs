@@ -65,12 +65,13 @@ impl Netns {
     /// # Errors
     /// When it is gone, cannot be opened, is no network namespace, or is the caller's own.
     pub fn open(path: &Path) -> Result<Self, NetnsError> {
-        let file = File::open(path).map_err(|source| match source.kind() {
-            std::io::ErrorKind::NotFound => NetnsError::Gone { path: path.into() },
-            _ => NetnsError::Open {
-                path: path.into(),
-                source,
-            },
+        let file = File::open(path).map_err(|source| {
+            let path = path.into();
+            if source.kind() == std::io::ErrorKind::NotFound {
+                NetnsError::Gone { path }
+            } else {
+                NetnsError::Open { path, source }
+            }
         })?;
         let netns = Self {
             file,

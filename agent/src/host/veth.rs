@@ -1,1 +1,286 @@
-//! A pod's veth pair: made with one end directly in the pod's namespace.
+//! A pod's veth pair: made with one end directly in the pod's namespace, then each side set up
+//! with one batch of requests.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "netlink's messages grow with every kernel"
+)]
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+use oxlan_common::addr::Mac;
+use oxlan_common::wire::{GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6};
+use rtnetlink::packet_route::RouteNetlinkMessage as Message;
+
+use super::messages::{self, Route};
+use super::netns::{Netns, NetnsError};
+use super::rtnl::{Batch, Rtnl, RtnlError};
+
+/// IPv6 exists on a link from this MTU on (RFC 8200, section 5).
+const MIN_MTU_V6: u16 = 1280;
+
+/// Why one side of a pair cannot be made or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum VethError {
+    /// The pod's namespace cannot be entered.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    /// The kernel refused.
+    #[error(transparent)]
+    Rtnl(#[from] RtnlError),
+    /// A sysctl cannot be written.
+    #[error("cannot write {value} to {path}: is /proc/sys writable?")]
+    Sysctl {
+        /// The file.
+        path: String,
+        /// What was to be written.
+        value: &'static str,
+        /// What the system answered.
+        source: std::io::Error,
+    },
+    /// The pod has an interface of this name.
+    #[error("the namespace {netns} already has an interface {ifname}")]
+    InterfaceExists {
+        /// Path of the namespace.
+        netns: String,
+        /// The interface.
+        ifname: String,
+    },
+}
+
+/// A pair to be made.
+#[derive(Debug)]
+pub struct Pair<'a> {
+    /// Name of the host side.
+    pub host_ifname: &'a str,
+    /// MAC of the host side.
+    pub host_mac: Mac,
+    /// Name of the pod's side.
+    pub pod_ifname: &'a str,
+    /// MAC of the pod's side.
+    pub pod_mac: Mac,
+    /// MTU of both, bytes.
+    pub mtu: u16,
+}
+
+/// An address of the pod, and the node's own in the same family.
+#[derive(Debug, Clone, Copy)]
+pub struct HostRoute {
+    /// Address of the pod.
+    pub pod: IpAddr,
+    /// Source of what the host sends to it.
+    pub source: Option<IpAddr>,
+}
+
+/// Makes the pair, both sides down, and returns the interface index of the host side.
+///
+/// A host side of the same name that is there already is a leftover without a record: it goes first.
+///
+/// # Errors
+/// When the pod has an interface of that name, or the kernel refuses.
+pub fn create(rtnl: &mut Rtnl, netns: &Netns, pair: &Pair<'_>) -> Result<u32, VethError> {
+    let name = pair.host_ifname;
+    let mut batch = Batch::new();
+    batch.remove(
+        format!("remove the leftover {name}"),
+        messages::remove_link(name),
+    );
+    batch.create(
+        format!("make the veth pair {name}"),
+        messages::new_veth(pair, netns.as_raw_fd()),
+    );
+    batch.request(format!("find {name}"), messages::get_link(name));
+    match rtnl.run(batch) {
+        Ok(answers) => Ok(link_of(&answers, name)?.ifindex),
+        Err(e) if e.errno() == Some(nix::libc::EEXIST) => Err(VethError::InterfaceExists {
+            netns: netns.path().display().to_string(),
+            ifname: pair.pod_ifname.to_owned(),
+        }),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Sets the host side up and makes its addresses reachable from the host.
+///
+/// That an address already has a route is an error: it would belong to another pod.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn connect_host(
+    rtnl: &mut Rtnl,
+    pair: &Pair<'_>,
+    ifindex: u32,
+    routes: &[HostRoute],
+) -> Result<(), VethError> {
+    let name = pair.host_ifname;
+    if routes.iter().any(|r| r.pod.is_ipv6()) {
+        set_sysctl("ipv6", name, "disable_ipv6", "0")?;
+        set_sysctl("ipv6", name, "accept_ra", "0")?;
+    }
+    let ipv6 = pair.mtu >= MIN_MTU_V6 && Path::new("/proc/sys/net/ipv6").exists();
+    let mut batch = Batch::new();
+    batch.request(
+        format!("set {name} up"),
+        messages::host_side_up(ifindex, ipv6),
+    );
+    for route in routes {
+        let pod = route.pod;
+        batch.create(
+            format!("make the route to {pod}"),
+            messages::route(&Route {
+                source: route.source,
+                ..Route::to_host(pod, ifindex)
+            }),
+        );
+        batch.replace(
+            format!("make the neighbour {pod}"),
+            messages::neighbour(pod, pair.pod_mac, ifindex),
+        );
+    }
+    rtnl.run(batch)?;
+    Ok(())
+}
+
+/// Sets the pod's side up: addresses, gateway, routes.
+///
+/// # Errors
+/// When the namespace cannot be entered or the kernel refuses.
+pub fn configure_pod(
+    netns: &Netns,
+    pair: &Pair<'_>,
+    addresses: &[IpAddr],
+) -> Result<(), VethError> {
+    netns.run(|| configure_pod_inside(pair.pod_ifname, addresses))?
+}
+
+fn configure_pod_inside(ifname: &str, addresses: &[IpAddr]) -> Result<(), VethError> {
+    let mut rtnl = Rtnl::open()?;
+    let ifindex = required(&mut rtnl, ifname)?.ifindex;
+    if addresses.iter().any(IpAddr::is_ipv6) {
+        set_sysctl("ipv6", ifname, "disable_ipv6", "0")?;
+    }
+    let mut batch = Batch::new();
+    batch.request("set lo up", messages::link_up_by_name("lo"));
+    batch.request(format!("set {ifname} up"), messages::link_up(ifindex));
+    for address in addresses {
+        let gateway = gateway_for(*address);
+        batch.create(
+            format!("add the address {address}"),
+            messages::address(*address, ifindex),
+        );
+        batch.replace(
+            format!("make the neighbour {gateway}"),
+            messages::neighbour(gateway, Mac::new(GATEWAY_MAC), ifindex),
+        );
+        batch.replace(
+            format!("make the route to {gateway}"),
+            messages::route(&Route::to_host(gateway, ifindex)),
+        );
+        batch.replace(
+            format!("make the default route via {gateway}"),
+            messages::route(&Route::default_via(gateway, ifindex)),
+        );
+    }
+    rtnl.run(batch)?;
+    Ok(())
+}
+
+/// Removes the pair with everything that hangs on it. That it is gone is success.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn remove(rtnl: &mut Rtnl, host_ifname: &str) -> Result<(), RtnlError> {
+    let mut batch = Batch::new();
+    batch.remove(
+        format!("remove {host_ifname}"),
+        messages::remove_link(host_ifname),
+    );
+    rtnl.run(batch).map(drop)
+}
+
+/// Sets the MTU of the interface `ifname` of the calling thread's namespace.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn set_mtu(rtnl: &mut Rtnl, ifname: &str, mtu: u16) -> Result<(), RtnlError> {
+    let mut batch = Batch::new();
+    batch.request(
+        format!("set the MTU of {ifname} to {mtu}"),
+        messages::set_mtu(ifname, mtu),
+    );
+    rtnl.run(batch).map(drop)
+}
+
+/// The pods' gateway of the same family as `address`.
+#[must_use]
+pub fn gateway_for(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => Ipv4Addr::from(GATEWAY_V4).into(),
+        IpAddr::V6(_) => Ipv6Addr::from(GATEWAY_V6).into(),
+    }
+}
+
+/// What a link is like now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkState {
+    /// Interface index.
+    pub ifindex: u32,
+    /// MTU, bytes.
+    pub mtu: u32,
+    /// MAC.
+    pub mac: Mac,
+    /// Whether it is set up.
+    pub up: bool,
+}
+
+/// The link of this name in the namespace of `rtnl`, if there is one.
+///
+/// # Errors
+/// When the kernel cannot be asked.
+pub fn find(rtnl: &mut Rtnl, name: &str) -> Result<Option<LinkState>, RtnlError> {
+    match required(rtnl, name) {
+        Ok(link) => Ok(Some(link)),
+        Err(e) if e.errno() == Some(nix::libc::ENODEV) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+fn required(rtnl: &mut Rtnl, name: &str) -> Result<LinkState, RtnlError> {
+    let mut batch = Batch::new();
+    batch.request(
+        format!("find the interface {name}"),
+        messages::get_link(name),
+    );
+    link_of(&rtnl.run(batch)?, name)
+}
+
+/// The link in an answer about `name`.
+fn link_of(answers: &[Message], name: &str) -> Result<LinkState, RtnlError> {
+    let link = answers.iter().find_map(|answer| match answer {
+        Message::NewLink(link) => messages::link_state(link, name),
+        _ => None,
+    });
+    link.ok_or_else(|| RtnlError::Answer(format!("it does not describe the interface {name}")))
+}
+
+/// Writes a sysctl of an interface in the calling thread's namespace, unless it has the value.
+fn set_sysctl(
+    family: &str,
+    ifname: &str,
+    name: &str,
+    value: &'static str,
+) -> Result<(), VethError> {
+    let path = format!("/proc/sys/net/{family}/conf/{ifname}/{name}");
+    let set = || {
+        if std::fs::read_to_string(&path)?.trim() != value {
+            std::fs::write(&path, value)?;
+        }
+        Ok(())
+    };
+    set().map_err(|source| VethError::Sysctl {
+        path: path.clone(),
+        value,
+        source,
+    })
+}

@@ -59,6 +59,9 @@ pub struct Attachment {
     pub host_mac: Mac,
     /// MTU of both sides, bytes.
     pub mtu: u16,
+    /// The most that the network configuration allows, when it says so; `mtu` follows the node's below it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu_limit: Option<u16>,
     /// When ADD began, seconds since 1970 UTC.
     pub created: u64,
     /// The orchestrator's words for it.

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use super::DatapathFault;
 use crate::host::netns::NetnsError;
 use crate::host::rtnl::RtnlError;
+use crate::host::veth::VethError;
 
 /// Why an operation on an attachment failed. Nothing of a failed ADD is left on the node.
 #[derive(Debug, thiserror::Error)]
@@ -23,14 +24,6 @@ pub enum PodError {
         ifname: String,
         /// Addresses of what is there.
         addresses: String,
-    },
-    /// The container's namespace has an interface of this name that is not ours.
-    #[error("the container's namespace {netns} already has an interface {ifname}")]
-    InterfaceExists {
-        /// Path of the namespace.
-        netns: String,
-        /// The interface.
-        ifname: String,
     },
     /// No record of the attachment.
     #[error("container {container_id} has no attachment {ifname} on this node")]
@@ -67,6 +60,9 @@ pub enum PodError {
     /// The kernel refused a change of links, addresses, routes or neighbours.
     #[error(transparent)]
     Rtnl(#[from] RtnlError),
+    /// A side of the veth pair cannot be set up.
+    #[error(transparent)]
+    Veth(#[from] VethError),
     /// The datapath refused.
     #[error("the datapath cannot {action}")]
     Datapath {
@@ -89,7 +85,7 @@ pub enum PodError {
     },
     /// A record on disk that cannot be read.
     #[error(
-        "{path} is not an attachment's record: move it away; what belonged to it is removed at the agent's start"
+        "{path} is not an attachment's record and is left alone: delete the pod that it belonged to, then the file"
     )]
     Record {
         /// The file.

@@ -4,12 +4,12 @@
 //! own. Only the cursor has one: thanks to it a freed address comes last, also across a restart,
 //! and neither stale neighbour entries nor late packets meet a new pod.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use super::PodError;
+use super::{Key, PodError};
 
 /// The first two addresses of a pod CIDR: the node's overlay address, and what was the bridge's
 /// under Flannel, which its CNI plugin never gives to a pod either.
@@ -18,10 +18,10 @@ const RESERVED: u128 = 2;
 /// Per pod CIDR, the address that was handed out last.
 pub(super) type Cursor = BTreeMap<IpNet, IpAddr>;
 
-/// Which addresses are taken, and where to look for the next.
+/// Which addresses are taken by whom, and where to look for the next.
 #[derive(Debug, Default)]
 pub(super) struct Ipam {
-    taken: HashSet<IpAddr>,
+    taken: HashMap<IpAddr, Key>,
     cursor: Cursor,
 }
 
@@ -29,22 +29,22 @@ impl Ipam {
     /// With the cursor of a predecessor.
     pub(super) fn new(cursor: Cursor) -> Self {
         Self {
-            taken: HashSet::new(),
+            taken: HashMap::new(),
             cursor,
         }
     }
 
     /// One address of each CIDR, in their order, or none at all.
-    pub(super) fn allocate(&mut self, cidrs: &[IpNet]) -> Result<Vec<IpAddr>, PodError> {
+    pub(super) fn allocate(&mut self, key: &Key, cidrs: &[IpNet]) -> Result<Vec<IpAddr>, PodError> {
         if cidrs.is_empty() {
             return Err(PodError::NoPodCidr);
         }
         let mut addresses = Vec::with_capacity(cidrs.len());
         for cidr in cidrs {
-            match self.next_free(cidr) {
+            match self.next_free(key, cidr) {
                 Ok(address) => addresses.push(address),
                 Err(error) => {
-                    self.free(&addresses);
+                    self.free(key, &addresses);
                     return Err(error);
                 }
             }
@@ -52,19 +52,23 @@ impl Ipam {
         Ok(addresses)
     }
 
-    /// Marks the addresses of a record as taken.
-    pub(super) fn claim(&mut self, addresses: &[IpAddr]) -> Result<(), PodError> {
-        if let Some(double) = addresses.iter().find(|a| self.taken.contains(a)) {
+    /// Marks the addresses of a record as taken; none of them if one is somebody else's.
+    pub(super) fn claim(&mut self, key: &Key, addresses: &[IpAddr]) -> Result<(), PodError> {
+        let foreign = |a: &&IpAddr| self.taken.get(a).is_some_and(|owner| owner != key);
+        if let Some(double) = addresses.iter().find(foreign) {
             return Err(PodError::DoubleAddress(*double));
         }
-        self.taken.extend(addresses);
+        self.taken
+            .extend(addresses.iter().map(|a| (*a, key.clone())));
         Ok(())
     }
 
-    /// Gives addresses back; they are handed out again after all others.
-    pub(super) fn free(&mut self, addresses: &[IpAddr]) {
+    /// Gives the owner's addresses back; they are handed out again after all others.
+    pub(super) fn free(&mut self, key: &Key, addresses: &[IpAddr]) {
         for address in addresses {
-            self.taken.remove(address);
+            if self.taken.get(address) == Some(key) {
+                self.taken.remove(address);
+            }
         }
     }
 
@@ -75,25 +79,25 @@ impl Ipam {
 
     /// How many addresses of `cidr` can still be handed out.
     pub(super) fn free_in(&self, cidr: &IpNet) -> u128 {
-        let taken = self.taken.iter().filter(|a| cidr.contains(*a)).count() as u128;
+        let taken = self.taken.keys().filter(|a| cidr.contains(*a)).count() as u128;
         usable(cidr).saturating_sub(taken)
     }
 
-    fn next_free(&mut self, cidr: &IpNet) -> Result<IpAddr, PodError> {
+    fn next_free(&mut self, key: &Key, cidr: &IpNet) -> Result<IpAddr, PodError> {
         let (first, count) = (number(cidr.network()) + RESERVED, usable(cidr));
         // One more step than there are taken addresses must meet a free one, if there is any.
         let steps = count.min(self.taken.len() as u128 + 1);
         let start = self.start(cidr, first, count);
         let free = (0..steps)
             .map(|step| address(cidr, first + (start + step) % count))
-            .find(|candidate| !self.taken.contains(candidate));
+            .find(|candidate| !self.taken.contains_key(candidate));
         let Some(free) = free else {
             return Err(PodError::Exhausted {
                 cidr: *cidr,
                 in_use: count,
             });
         };
-        self.taken.insert(free);
+        self.taken.insert(free, key.clone());
         self.cursor.insert(*cidr, free);
         Ok(free)
     }

@@ -4,17 +4,45 @@
 //! [`Attachment`] record, which is on disk before the first object exists and until the last one
 //! is gone; so whatever a crash leaves behind can be found and undone.
 
+mod add;
 mod attachment;
+mod busy;
+mod check;
 mod datapath;
 mod error;
 mod facts;
+mod inner;
 mod ipam;
+mod names;
+mod remove;
 mod service;
+mod steps;
 mod store;
 
+use std::net::IpAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
 pub use attachment::{Attachment, DesiredPod, Phase, PodLabels};
+pub use check::Expected;
 pub use datapath::{DatapathFault, PodDatapath};
 pub use error::PodError;
 pub(crate) use error::chain;
 pub use facts::NodeFacts;
+pub use names::HOST_IFNAME_PREFIX;
 pub use service::{AddRequest, Key, Pods, RestoreReport};
+pub use steps::{CRASH_AT, Step};
+
+/// Addresses for a message.
+fn joined(addresses: &[IpAddr]) -> String {
+    let texts: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+    texts.join(", ")
+}
+
+/// The time as records hold it.
+pub(crate) fn seconds_since_1970() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,14 +1,16 @@
 //! The operations on attachments.
 
-use std::collections::BTreeMap;
+use std::collections::HashSet;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::Arc;
 
-use tokio::sync::RwLock as Gate;
+use ipnet::IpNet;
+use tokio::sync::{RwLock, Semaphore};
 
-use super::ipam::Ipam;
+use super::inner::Inner;
+use super::steps::Steps;
 use super::store::Store;
-use super::{Attachment, DesiredPod, NodeFacts, Phase, PodDatapath, PodError, PodLabels};
+use super::{Attachment, DesiredPod, Expected, NodeFacts, Phase, PodDatapath, PodError, PodLabels};
 
 /// What identifies an attachment on a node: one interface in one container.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,22 +62,13 @@ pub struct RestoreReport {
 pub struct Pods {
     inner: Arc<Inner>,
     /// Held for reading by every change; the reconciler holds it for writing.
-    gate: Arc<Gate<()>>,
+    gate: Arc<RwLock<()>>,
+    /// How many operations run at once. More would only queue for the kernel's own lock on links.
+    slots: Arc<Semaphore>,
 }
 
-struct Inner {
-    store: Store,
-    datapath: Arc<dyn PodDatapath>,
-    facts: RwLock<NodeFacts>,
-    records: Mutex<Records>,
-}
-
-/// What is on disk, and the addresses that follow from it.
-#[derive(Default)]
-struct Records {
-    attachments: BTreeMap<Key, Attachment>,
-    ipam: Ipam,
-}
+/// Operations at once.
+const SLOTS: usize = 16;
 
 impl Pods {
     /// Opens the state directory. Nothing on the node is touched before [`Pods::restore`].
@@ -86,23 +79,74 @@ impl Pods {
         state_dir: &Path,
         datapath: Arc<dyn PodDatapath>,
         facts: NodeFacts,
-        gate: Arc<Gate<()>>,
+        gate: Arc<RwLock<()>>,
+    ) -> Result<Self, PodError> {
+        Self::with_steps(state_dir, datapath, facts, gate, Steps::from_env())
+    }
+
+    pub(super) fn with_steps(
+        state_dir: &Path,
+        datapath: Arc<dyn PodDatapath>,
+        facts: NodeFacts,
+        gate: Arc<RwLock<()>>,
+        steps: Steps,
     ) -> Result<Self, PodError> {
         let store = Store::open(state_dir)?;
-        let records = Records {
-            attachments: BTreeMap::new(),
-            ipam: Ipam::new(store.cursor().unwrap_or_default()),
-        };
-        let inner = Inner {
-            store,
-            datapath,
-            facts: RwLock::new(facts),
-            records: Mutex::new(records),
-        };
         Ok(Self {
-            inner: Arc::new(inner),
+            inner: Arc::new(Inner::new(store, datapath, facts, steps)),
             gate,
+            slots: Arc::new(Semaphore::new(SLOTS)),
         })
+    }
+
+    /// Attaches a container.
+    ///
+    /// # Errors
+    /// Whatever stands in the way; nothing of the attempt is left then.
+    pub async fn add(&self, request: AddRequest) -> Result<Attachment, PodError> {
+        self.gated(move |inner| inner.add(&request)).await
+    }
+
+    /// Detaches a container. That there is nothing to detach, or less than there was, is success.
+    ///
+    /// # Errors
+    /// Everything that could not be taken away; the record stays, so that it can be tried again.
+    pub async fn del(&self, key: Key) -> Result<(), PodError> {
+        self.gated(move |inner| inner.del(&key)).await
+    }
+
+    /// Compares an attachment with what is really there, and with what the runtime expects.
+    ///
+    /// # Errors
+    /// All differences, or that the attachment is unknown.
+    pub async fn check(&self, key: Key, expected: Expected) -> Result<(), PodError> {
+        self.gated(move |inner| inner.check(&key, &expected)).await
+    }
+
+    /// Detaches everything of a network that is not in `valid`, and returns what went.
+    ///
+    /// # Errors
+    /// Everything that could not be taken away.
+    pub async fn gc(&self, network: String, valid: HashSet<Key>) -> Result<Vec<Key>, PodError> {
+        self.gated(move |inner| inner.gc(&network, &valid)).await
+    }
+
+    /// Reads a predecessor's records, undoes what is incomplete and what has ended. To be called
+    /// once, before anything else. Does not take the gate.
+    ///
+    /// # Errors
+    /// When the state directory cannot be read.
+    pub async fn restore(&self) -> Result<RestoreReport, PodError> {
+        self.blocking(Inner::restore).await
+    }
+
+    /// Tells new facts of the node. When the pods' MTU has changed, both sides of every pair
+    /// follow; what could not be changed is returned. Does not take the gate.
+    ///
+    /// # Errors
+    /// When the agent is shutting down.
+    pub async fn set_facts(&self, facts: NodeFacts) -> Result<Vec<String>, PodError> {
+        self.blocking(move |inner| Ok(inner.set_facts(facts))).await
     }
 
     /// Every attachment, ordered by container and interface.
@@ -125,16 +169,44 @@ impl Pods {
     /// The node as its pods see it now.
     #[must_use]
     pub fn facts(&self) -> NodeFacts {
-        self.inner
-            .facts
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.inner.facts()
     }
-}
 
-impl Inner {
-    fn records(&self) -> MutexGuard<'_, Records> {
-        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A pod CIDR without a free address, if there is one: no pod can be attached then.
+    #[must_use]
+    pub fn exhausted(&self) -> Option<IpNet> {
+        let records = self.inner.records();
+        let cidrs = self.inner.facts().pod_cidrs;
+        cidrs
+            .into_iter()
+            .find(|cidr| records.ipam.free_in(cidr) == 0)
+    }
+
+    /// Runs an operation to its end even if the caller goes away meanwhile, because a runtime that
+    /// gives up must not leave half an attachment.
+    async fn gated<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> Result<T, PodError> + Send + 'static,
+    ) -> Result<T, PodError> {
+        let gate = Arc::clone(&self.gate).read_owned().await;
+        self.blocking(move |inner| {
+            let _gate = gate;
+            work(inner)
+        })
+        .await
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> Result<T, PodError> + Send + 'static,
+    ) -> Result<T, PodError> {
+        let slot = Arc::clone(&self.slots).acquire_owned().await;
+        let slot = slot.map_err(|_| PodError::Interrupted)?;
+        let inner = Arc::clone(&self.inner);
+        let task = tokio::task::spawn_blocking(move || {
+            let _slot = slot;
+            work(&inner)
+        });
+        task.await.map_err(|_| PodError::Interrupted)?
     }
 }

@@ -1,0 +1,123 @@
+//! CHECK: whether an attachment is what it should be, and what the runtime believes it to be.
+//! Also what follows from a change of the node's facts.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::PoisonError;
+
+use oxlan_common::addr::{Addr, Mac};
+
+use super::inner::{Inner, datapath, pair};
+use super::{Attachment, Key, NodeFacts, Phase, PodError};
+use crate::host::inspect;
+use crate::host::netns::Netns;
+use crate::host::rtnl::Rtnl;
+use crate::host::veth::{self, VethError};
+
+/// What the runtime believes about an attachment: the result that ADD had given it.
+#[derive(Debug, Clone, Default)]
+pub struct Expected {
+    /// Path of the container's network namespace.
+    pub netns: String,
+    /// Addresses of the interface.
+    pub addresses: Vec<IpAddr>,
+    /// MAC of the interface, when the result has one.
+    pub mac: Option<Mac>,
+}
+
+impl Inner {
+    /// Compares everything; all differences are reported together.
+    pub(super) fn check(&self, key: &Key, expected: &Expected) -> Result<(), PodError> {
+        let _turn = self.busy.turn(key);
+        let Some(attachment) = self.find(key).filter(|a| a.phase == Phase::Ready) else {
+            return Err(PodError::Unknown {
+                container_id: key.container_id.clone(),
+                ifname: key.ifname.clone(),
+            });
+        };
+        let mut differences = expectation_differences(&attachment, expected);
+        let netns = Netns::open(Path::new(&expected.netns))?;
+        let pair = pair(&attachment);
+        let mut rtnl = Rtnl::open()?;
+        differences.extend(inspect::pod_side(&netns, &pair, &attachment.addresses)?);
+        differences.extend(inspect::host_side(&mut rtnl, &pair, &attachment.addresses)?);
+        differences.extend(self.datapath_differences(&attachment)?);
+        if differences.is_empty() {
+            Ok(())
+        } else {
+            Err(PodError::Differs(differences))
+        }
+    }
+
+    fn datapath_differences(&self, attachment: &Attachment) -> Result<Vec<String>, PodError> {
+        let mut differences = Vec::new();
+        for address in &attachment.addresses {
+            let entry = self.datapath.pod(Addr::from(*address));
+            let entry = entry.map_err(datapath("read the table of pods"))?;
+            if entry != Some(attachment.map_value()) {
+                differences.push(format!(
+                    "the datapath's entry of {address} is missing or wrong"
+                ));
+            }
+        }
+        let name = &attachment.host_ifname;
+        let attached = self.datapath.is_attached(name, attachment.host_ifindex);
+        if !attached.map_err(datapath("list its filters"))? {
+            differences.push(format!("from_pod is not attached to {name}"));
+        }
+        Ok(differences)
+    }
+
+    /// Takes over new facts; returns what could not be made to follow.
+    pub(super) fn set_facts(&self, facts: NodeFacts) -> Vec<String> {
+        let mtu = facts.mtu;
+        *self.facts.write().unwrap_or_else(PoisonError::into_inner) = facts;
+        let keys: Vec<Key> = self.records().attachments.keys().cloned().collect();
+        let mut problems = Vec::new();
+        for key in keys {
+            let _turn = self.busy.turn(&key);
+            let Some(attachment) = self.find(&key).filter(|a| a.phase == Phase::Ready) else {
+                continue;
+            };
+            let mtu = attachment.mtu_limit.map_or(mtu, |limit| limit.min(mtu));
+            if attachment.mtu != mtu {
+                let changed = self.set_mtu(attachment, mtu);
+                changed.unwrap_or_else(|e| problems.push(e.chain()));
+            }
+        }
+        problems
+    }
+
+    fn set_mtu(&self, mut attachment: Attachment, mtu: u16) -> Result<(), PodError> {
+        attachment.mtu = mtu;
+        veth::set_mtu(&mut Rtnl::open()?, &attachment.host_ifname, mtu)?;
+        let netns = Netns::open(Path::new(&attachment.netns))?;
+        netns.run(|| -> Result<(), VethError> {
+            Ok(veth::set_mtu(&mut Rtnl::open()?, &attachment.ifname, mtu)?)
+        })??;
+        self.save(&attachment)
+    }
+}
+
+fn expectation_differences(attachment: &Attachment, expected: &Expected) -> Vec<String> {
+    let ifname = &attachment.ifname;
+    let mut differences = Vec::new();
+    let mut wanted = expected.addresses.clone();
+    wanted.sort();
+    let mut ours = attachment.addresses.clone();
+    ours.sort();
+    if wanted != ours {
+        differences.push(format!(
+            "prevResult gives {ifname} the addresses {} but it was given {}",
+            super::joined(&wanted),
+            super::joined(&ours)
+        ));
+    }
+    if let Some(mac) = expected.mac.filter(|mac| *mac != attachment.mac) {
+        differences.push(format!(
+            "prevResult gives {ifname} the MAC {mac} but it was given {}",
+            attachment.mac
+        ));
+    }
+    differences
+}

@@ -1,0 +1,101 @@
+//! DEL, GC, and what the agent does with what it finds at its start.
+
+use std::collections::HashSet;
+
+use super::inner::Inner;
+use super::{Attachment, Key, Phase, PodError, RestoreReport};
+
+impl Inner {
+    /// Detaches a container. That there is nothing to detach is success.
+    pub(super) fn del(&self, key: &Key) -> Result<(), PodError> {
+        let _turn = self.busy.turn(key);
+        match self.find(key) {
+            Some(attachment) => self.take_down(&attachment),
+            None => Ok(()),
+        }
+    }
+
+    /// Detaches everything of `network` that is not in `valid`. Returns what went.
+    ///
+    /// What an ADD is working on stays: the runtime began it after it had made its list.
+    pub(super) fn gc(&self, network: &str, valid: &HashSet<Key>) -> Result<Vec<Key>, PodError> {
+        let stale: Vec<Key> = {
+            let records = self.records();
+            let candidates = records.attachments.iter().filter(|(key, attachment)| {
+                attachment.network == network
+                    && attachment.phase != Phase::Adding
+                    && !valid.contains(key)
+            });
+            candidates.map(|(key, _)| key.clone()).collect()
+        };
+        let mut problems = Vec::new();
+        let mut removed = Vec::new();
+        for key in stale {
+            match self.del(&key) {
+                Ok(()) => removed.push(key),
+                Err(error) => problems.push(format!("{}: {}", key.container_id, error.chain())),
+            }
+        }
+        if problems.is_empty() {
+            Ok(removed)
+        } else {
+            Err(PodError::Leftovers(problems))
+        }
+    }
+
+    /// Reads the records of a predecessor and undoes what is incomplete or has ended.
+    pub(super) fn restore(&self) -> Result<RestoreReport, PodError> {
+        let loaded = self.store.load()?;
+        let mut report = RestoreReport::default();
+        report
+            .problems
+            .extend(loaded.broken.iter().map(PodError::chain));
+        for attachment in loaded.attachments {
+            let key = Key::of(&attachment);
+            let _turn = self.busy.turn(&key);
+            let claimed = self.claim(&key, &attachment);
+            match self.reason_to_remove(&attachment, claimed) {
+                Ok(None) => report.kept += 1,
+                Ok(Some(reason)) => match self.take_down(&attachment) {
+                    Ok(()) => report.removed.push(described(&attachment, &reason)),
+                    Err(error) => report.problems.push(described(&attachment, &error.chain())),
+                },
+                Err(error) => report.problems.push(described(&attachment, &error.chain())),
+            }
+        }
+        Ok(report)
+    }
+
+    fn claim(&self, key: &Key, attachment: &Attachment) -> Result<(), PodError> {
+        let mut records = self.records();
+        records.attachments.insert(key.clone(), attachment.clone());
+        records.ipam.claim(key, &attachment.addresses)
+    }
+
+    fn reason_to_remove(
+        &self,
+        attachment: &Attachment,
+        claimed: Result<(), PodError>,
+    ) -> Result<Option<String>, PodError> {
+        if let Err(double) = claimed {
+            return Ok(Some(double.to_string()));
+        }
+        Ok(match attachment.phase {
+            Phase::Adding => Some("its ADD had not been completed".into()),
+            Phase::Removing => Some("its DEL had not been completed".into()),
+            Phase::Ready if self.is_alive(attachment)? => None,
+            Phase::Ready => Some("its network namespace has ended".into()),
+        })
+    }
+}
+
+fn described(attachment: &Attachment, reason: &str) -> String {
+    let Attachment {
+        container_id,
+        ifname,
+        addresses,
+        ..
+    } = attachment;
+    let addresses = super::joined(addresses);
+    format!("{ifname} of container {container_id} ({addresses}): {reason}")
+}

@@ -1,0 +1,241 @@
+//! A node without a kernel's datapath: a fake one in memory, but real namespaces and veths.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, Mutex};
+
+use nix::sched::{CloneFlags, unshare};
+use oxlan_common::addr::Addr;
+use oxlan_common::maps::PodValue;
+use tokio::sync::RwLock;
+
+use crate::host::rtnl::Rtnl;
+use crate::host::veth;
+use crate::pods::steps::Steps;
+use crate::pods::{AddRequest, DatapathFault, Key, NodeFacts, PodDatapath, PodLabels, Pods, Step};
+
+/// Outlives the agents of a test, as pinned maps and links do.
+#[derive(Default)]
+pub(super) struct FakeDatapath {
+    pub(super) pods: Mutex<BTreeMap<Addr, PodValue>>,
+    pub(super) attached: Mutex<BTreeSet<(String, u32)>>,
+    /// What is refused, by the name of the operation.
+    pub(super) refuse: Mutex<Option<&'static str>>,
+}
+
+impl FakeDatapath {
+    fn ask(&self, operation: &str) -> Result<(), DatapathFault> {
+        match *self.refuse.lock().unwrap() {
+            Some(refused) if refused == operation => Err("refused by the test".into()),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.pods.lock().unwrap().is_empty() && self.attached.lock().unwrap().is_empty()
+    }
+}
+
+impl PodDatapath for FakeDatapath {
+    fn attach(&self, ifname: &str, ifindex: u32) -> Result<(), DatapathFault> {
+        self.ask("attach")?;
+        self.attached
+            .lock()
+            .unwrap()
+            .insert((ifname.into(), ifindex));
+        Ok(())
+    }
+
+    fn detach(&self, ifname: &str) -> Result<(), DatapathFault> {
+        self.ask("detach")?;
+        self.attached
+            .lock()
+            .unwrap()
+            .retain(|(name, _)| name != ifname);
+        Ok(())
+    }
+
+    fn is_attached(&self, ifname: &str, ifindex: u32) -> Result<bool, DatapathFault> {
+        Ok(self
+            .attached
+            .lock()
+            .unwrap()
+            .contains(&(ifname.into(), ifindex)))
+    }
+
+    fn set_pod(&self, address: Addr, value: PodValue) -> Result<(), DatapathFault> {
+        self.ask("set")?;
+        self.pods.lock().unwrap().insert(address, value);
+        Ok(())
+    }
+
+    fn remove_pod(&self, address: Addr) -> Result<(), DatapathFault> {
+        self.ask("remove")?;
+        self.pods.lock().unwrap().remove(&address);
+        Ok(())
+    }
+
+    fn pod(&self, address: Addr) -> Result<Option<PodValue>, DatapathFault> {
+        Ok(self.pods.lock().unwrap().get(&address).copied())
+    }
+}
+
+/// A node's state directory and datapath, over which agents come and go.
+pub(super) struct Node {
+    pub(super) state: tempfile::TempDir,
+    pub(super) datapath: Arc<FakeDatapath>,
+    pub(super) facts: NodeFacts,
+}
+
+impl Node {
+    pub(super) fn new(cidrs: &[&str]) -> Self {
+        Self {
+            state: tempfile::tempdir().unwrap(),
+            datapath: Arc::default(),
+            facts: NodeFacts {
+                pod_cidrs: cidrs.iter().map(|c| c.parse().unwrap()).collect(),
+                mtu: 1450,
+            },
+        }
+    }
+
+    /// A new agent on this node, which has looked at what its predecessor left.
+    pub(super) async fn agent(&self) -> Pods {
+        self.agent_with(|_| {}).await
+    }
+
+    /// The same; `reached` is called after each step of ADD and DEL.
+    pub(super) async fn agent_with(&self, reached: impl Fn(Step) + Send + Sync + 'static) -> Pods {
+        let pods = Pods::with_steps(
+            self.state.path(),
+            self.datapath.clone(),
+            self.facts.clone(),
+            Arc::new(RwLock::new(())),
+            Steps::new(reached),
+        );
+        let pods = pods.unwrap();
+        let report = pods.restore().await.unwrap();
+        assert_eq!(report.problems, Vec::<String>::new());
+        pods
+    }
+
+    /// Records and host sides of veths that exist now.
+    pub(super) fn leftovers(&self) -> Vec<String> {
+        let mut left: Vec<String> = std::fs::read_dir(self.state.path().join("attachments"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.extend(host_sides());
+        left.sort();
+        left
+    }
+}
+
+/// Names of the host sides in the calling thread's namespace.
+pub(super) fn host_sides() -> Vec<String> {
+    // A fresh mount is not needed: /proc/thread-self/net follows the thread's namespace.
+    let table = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+    let names = table
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, _)| name.trim());
+    names
+        .filter(|n| n.starts_with("oxl"))
+        .map(String::from)
+        .collect()
+}
+
+/// A container's network namespace; it ends when this is dropped.
+pub(super) struct Container {
+    pub(super) id: String,
+    namespace: File,
+}
+
+impl Container {
+    pub(super) fn new(id: &str) -> Self {
+        let open = || {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            File::open("/proc/thread-self/ns/net").unwrap()
+        };
+        Self {
+            id: id.into(),
+            namespace: std::thread::spawn(open).join().unwrap(),
+        }
+    }
+
+    pub(super) fn netns(&self) -> String {
+        format!(
+            "/proc/{}/fd/{}",
+            std::process::id(),
+            self.namespace.as_raw_fd()
+        )
+    }
+
+    pub(super) fn key(&self) -> Key {
+        Key {
+            container_id: self.id.clone(),
+            ifname: "eth0".into(),
+        }
+    }
+
+    pub(super) fn request(&self) -> AddRequest {
+        AddRequest {
+            key: self.key(),
+            network: "oxlan".into(),
+            netns: self.netns(),
+            mtu: None,
+            pod: PodLabels::default(),
+        }
+    }
+
+    /// Runs a command inside; its output.
+    pub(super) fn run(&self, command: &str) -> String {
+        let netns = crate::host::netns::Netns::open(self.netns().as_ref()).unwrap();
+        let run = || {
+            std::process::Command::new("sh")
+                .args(["-c", command])
+                .output()
+                .unwrap()
+        };
+        let output = netns.run(run).unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        String::from_utf8(text).unwrap()
+    }
+
+    /// Interfaces inside, except the loopback.
+    pub(super) fn has(&self, ifname: &str) -> bool {
+        let netns = crate::host::netns::Netns::open(self.netns().as_ref()).unwrap();
+        let find = || veth::find(&mut Rtnl::open().unwrap(), ifname).unwrap();
+        netns.run(find).unwrap().is_some()
+    }
+}
+
+/// Runs a test on a node's own network namespace; skips it, saying why, where that is impossible.
+pub(super) fn on_a_node<F: Future<Output = ()>>(overlay: &[&str], test: impl FnOnce() -> F + Send) {
+    std::thread::scope(|scope| {
+        let run = || {
+            if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
+                eprintln!("skipped: a network namespace cannot be made ({error}): run it as root");
+                return;
+            }
+            for address in overlay {
+                // The real agent has it on its overlay device.
+                shell(&format!(
+                    "ip link set lo up && ip address add {address} dev lo"
+                ));
+            }
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            runtime.block_on(test());
+        };
+        scope.spawn(run).join().unwrap();
+    });
+}
+
+pub(super) fn shell(command: &str) {
+    let status = std::process::Command::new("sh")
+        .args(["-c", command])
+        .status()
+        .unwrap();
+    assert!(status.success(), "{command}");
+}

@@ -1,0 +1,4 @@
+//! Attachments over real namespaces and veths, with a fake datapath.
+
+mod fixture;
+mod life;
