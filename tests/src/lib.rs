@@ -1,1 +1,20 @@
-//! x
+//! Fixtures for the tests that need a kernel, and for the demo: nodes, pods and the traffic between them.
+//!
+//! A node is a network namespace with a real `oxlan agent` inside; a pod is a network namespace that
+//! `oxlan-cni` attached, called as a container runtime calls it. Everything carries a prefix that
+//! holds our process id, so any number of test runs stand side by side on one machine.
+
+pub mod agent;
+pub mod binaries;
+pub mod capture;
+pub mod cluster;
+pub mod cni;
+pub mod flannel;
+pub mod netns;
+pub mod node;
+pub mod pod;
+pub mod run;
+pub mod scope;
+pub mod traffic;
+pub mod underlay;
+pub mod wait;

@@ -1,0 +1,218 @@
+//! A cluster of nodes on one machine.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use crate::flannel::PlainNode;
+use crate::node::Node;
+use crate::scope::Scope;
+use crate::underlay::Underlay;
+
+/// The underlay's MTU unless a test says otherwise.
+pub const UNDERLAY_MTU: u32 = 1500;
+
+/// What a cluster consists of.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Nodes with an agent.
+    pub nodes: u8,
+    /// Nodes with a kernel bridge and VXLAN device instead, after the others.
+    pub plain_nodes: u8,
+    /// Whether pods have IPv4 addresses.
+    pub v4: bool,
+    /// Whether pods have IPv6 addresses.
+    pub v6: bool,
+    /// MTU of the underlay, bytes.
+    pub mtu: u32,
+}
+
+impl Shape {
+    /// This many nodes with agents and pods of both families.
+    #[must_use]
+    pub const fn nodes(nodes: u8) -> Self {
+        Self {
+            nodes,
+            plain_nodes: 0,
+            v4: true,
+            v6: true,
+            mtu: UNDERLAY_MTU,
+        }
+    }
+
+    /// Pod CIDRs of the node with this number.
+    fn pod_cidrs(self, number: u8) -> Vec<String> {
+        self.families(
+            format!("10.244.{number}.0/24"),
+            format!("fd00:244:0:{number:x}::/64"),
+        )
+    }
+
+    /// Pod CIDRs of the cluster.
+    fn network(self) -> Vec<String> {
+        self.families("10.244.0.0/16".to_owned(), "fd00:244::/48".to_owned())
+    }
+
+    fn families(self, v4: String, v6: String) -> Vec<String> {
+        [self.v4.then_some(v4), self.v6.then_some(v6)]
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+}
+
+/// Nodes, joined by an underlay.
+#[derive(Debug)]
+pub struct Cluster {
+    /// Nodes with an agent.
+    pub nodes: Vec<Node>,
+    /// Nodes that are set up as Flannel sets them up.
+    pub plain: Vec<PlainNode>,
+    /// What joins them.
+    pub underlay: Underlay,
+    /// Its form.
+    pub shape: Shape,
+    scope: Scope,
+}
+
+/// Runs a test with a cluster of this shape; when it fails, the agents' logs are part of its output.
+///
+/// # Panics
+///
+/// If the cluster does not start, or the test fails.
+#[expect(clippy::panic, reason = "a failed test reports by panicking")]
+pub fn with_cluster(shape: Shape, test: impl FnOnce(&Cluster) -> Result<()>) {
+    let started = Scope::for_test().and_then(|scope| Cluster::start(scope, shape));
+    let cluster = started.unwrap_or_else(|error| panic!("the cluster did not start: {error:?}"));
+    if let Err(error) = test(&cluster) {
+        panic!("{error:?}");
+    }
+}
+
+impl Cluster {
+    /// Makes the nodes and starts their agents.
+    ///
+    /// # Errors
+    ///
+    /// If a step fails; what was made is removed.
+    pub fn start(scope: Scope, shape: Shape) -> Result<Self> {
+        let cluster = Self::create(scope, shape)?;
+        cluster.nodes.iter().try_for_each(Node::spawn_agent)?;
+        cluster.nodes.iter().try_for_each(Node::wait_ready)?;
+        cluster.connect_plain_nodes()?;
+        Ok(cluster)
+    }
+
+    /// Makes the nodes without starting agents.
+    ///
+    /// # Errors
+    ///
+    /// If a step fails; what was made is removed.
+    pub fn create(scope: Scope, shape: Shape) -> Result<Self> {
+        let underlay = Underlay::create(&scope, shape.mtu)?;
+        let file = scope.dir().join("cluster.toml");
+        let mut nodes = Vec::new();
+        let mut plain = Vec::new();
+        for number in 1..=shape.nodes + shape.plain_nodes {
+            let netns = scope.netns(&format!("node-{number}"))?;
+            underlay.connect(&netns, number)?;
+            let cidrs = shape.pod_cidrs(number);
+            if number <= shape.nodes {
+                nodes.push(Node::new(&scope, number, netns, cidrs, file.clone()));
+            } else {
+                plain.push(PlainNode::create(&scope, number, netns, shape.mtu)?);
+            }
+        }
+        let cluster = Self {
+            nodes,
+            plain,
+            underlay,
+            shape,
+            scope,
+        };
+        cluster.write_file(&cluster.file_text())?;
+        Ok(cluster)
+    }
+
+    fn connect_plain_nodes(&self) -> Result<()> {
+        for plain in &self.plain {
+            self.nodes
+                .iter()
+                .try_for_each(|node| plain.add_oxlan_peer(node))?;
+            for peer in self.plain.iter().filter(|peer| peer.number != plain.number) {
+                plain.add_peer(peer.number, &peer.vtep_mac)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The cluster file, which all agents watch.
+    #[must_use]
+    pub fn file(&self) -> PathBuf {
+        self.scope.dir().join("cluster.toml")
+    }
+
+    /// Replaces the cluster file atomically, as editors and configuration management do.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written.
+    pub fn write_file(&self, text: &str) -> Result<()> {
+        let new = self.file().with_extension("new");
+        std::fs::write(&new, text)
+            .and_then(|()| std::fs::rename(&new, self.file()))
+            .with_context(|| format!("cannot write {}", self.file().display()))
+    }
+
+    /// The cluster file's text for the nodes that there are.
+    #[must_use]
+    pub fn file_text(&self) -> String {
+        let mut text = format!("[network]\npod_cidrs = {:?}\n", self.shape.network());
+        for node in &self.nodes {
+            let entry = node_entry(
+                &node.name,
+                &self.shape.pod_cidrs(node.number),
+                node.number,
+                "",
+            );
+            text.push_str(&entry);
+        }
+        for node in &self.plain {
+            let mac = format!("vtep_mac = \"{}\"\n", node.vtep_mac);
+            let cidrs = self.shape.pod_cidrs(node.number);
+            text.push_str(&node_entry(&node.name, &cidrs, node.number, &mac));
+        }
+        text
+    }
+
+    /// Leaves everything running when this value is dropped; [`crate::scope::remove`] ends it.
+    pub fn keep(&mut self) {
+        self.nodes.iter().for_each(Node::release_agent);
+        self.scope.keep();
+    }
+
+    /// What the cluster's things are named after.
+    #[must_use]
+    pub fn scope(&self) -> &Scope {
+        &self.scope
+    }
+}
+
+/// The lines of one node in a cluster file.
+#[must_use]
+pub fn node_entry(name: &str, pod_cidrs: &[String], number: u8, more: &str) -> String {
+    let underlay = crate::underlay::node_v4(number);
+    format!(
+        "\n[[node]]\nname = \"{name}\"\npod_cidrs = {pod_cidrs:?}\nunderlay = \"{underlay}\"\n{more}"
+    )
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for node in &self.nodes {
+                println!("--- log of {}\n{}", node.name, node.log());
+            }
+        }
+    }
+}

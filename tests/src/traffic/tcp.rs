@@ -1,0 +1,59 @@
+//! TCP transfers.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Shutdown, TcpStream};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{End, TIMEOUT, pattern};
+
+/// Sends bytes from one end to the other and back, checks each, and returns the source address that
+/// the server saw.
+///
+/// # Errors
+///
+/// If the connection is not made, stalls for seconds, or a byte differs.
+pub fn transfer(client: End<'_>, server: End<'_>, bytes: usize) -> Result<IpAddr> {
+    let listener = server.listener()?;
+    let mut near = client.connect(listener.local_addr()?)?;
+    let (mut far, peer) = listener.accept().context("no connection arrived")?;
+    far.set_read_timeout(Some(TIMEOUT))?;
+    far.set_write_timeout(Some(TIMEOUT))?;
+    one_way(&mut near, &mut far, bytes).context("from client to server")?;
+    one_way(&mut far, &mut near, bytes).context("from server to client")?;
+    Ok(peer.ip())
+}
+
+fn one_way(from: &mut TcpStream, to: &mut TcpStream, bytes: usize) -> Result<()> {
+    std::thread::scope(|scope| {
+        let sender = scope.spawn(move || send(from, bytes));
+        receive(to, bytes)?;
+        sender
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn send(stream: &mut TcpStream, bytes: usize) -> Result<()> {
+    let data: Vec<u8> = (0..bytes).map(pattern).collect();
+    stream.write_all(&data).context("sending stalled")?;
+    stream.shutdown(Shutdown::Write)?;
+    Ok(())
+}
+
+fn receive(stream: &mut TcpStream, bytes: usize) -> Result<()> {
+    let mut data = Vec::with_capacity(bytes);
+    let read = stream.read_to_end(&mut data);
+    read.with_context(|| format!("receiving stalled after {} of {bytes} bytes", data.len()))?;
+    ensure!(
+        data.len() == bytes,
+        "{} of {bytes} bytes arrived",
+        data.len()
+    );
+    let wrong = data
+        .iter()
+        .enumerate()
+        .find(|(index, byte)| **byte != pattern(*index));
+    ensure!(wrong.is_none(), "byte {wrong:?} differs");
+    Ok(())
+}
