@@ -1,15 +1,18 @@
 //! Which path gives what.
 
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use oxlan_common::counters::{DropReason, Verdict};
 use oxlan_common::maps::Counter;
+use serde_json::Value;
 
 use super::types::{CounterRow, Device, Drops, Failure, Health, NodeRow, PodRow, RouteRow, Status};
 use super::{ApiState, NodeFault};
+use crate::cni::{self, CniError, Verb, code};
 use crate::pods::{Attachment, Phase, seconds_since_1970};
 
 /// The API.
@@ -21,6 +24,11 @@ pub(super) fn router(state: ApiState) -> Router {
         .route("/v1/nodes", get(nodes))
         .route("/v1/routes", get(routes))
         .route("/v1/drops", get(drops))
+        .route(Verb::Add.path(), cni(Verb::Add))
+        .route(Verb::Del.path(), cni(Verb::Del))
+        .route(Verb::Check.path(), cni(Verb::Check))
+        .route(Verb::Gc.path(), cni(Verb::Gc))
+        .route(Verb::Status.path(), cni(Verb::Status))
         .fallback(unknown)
         .with_state(state)
 }
@@ -86,9 +94,40 @@ async fn drops(State(state): State<ApiState>) -> Result<Json<Drops>, Response> {
     }))
 }
 
+/// Answers a CNI verb. The body is read as bytes, because curl's default content type is not JSON.
+fn cni(verb: Verb) -> MethodRouter<ApiState> {
+    post(
+        move |State(state): State<ApiState>, body: Bytes| async move {
+            match cni_answer(&state, verb, &body).await {
+                Ok(result) => Json(result).into_response(),
+                Err(error) => (cni_status(error.code), Json(error)).into_response(),
+            }
+        },
+    )
+}
+
+async fn cni_answer(state: &ApiState, verb: Verb, body: &[u8]) -> Result<Value, CniError> {
+    let request = serde_json::from_slice(body).map_err(|e| {
+        let msg = "the request is not of the form {containerId, netns, ifname, args, config}";
+        CniError::new(code::DECODE, msg).with_details(e.to_string())
+    })?;
+    cni::handle(state, verb, request).await
+}
+
+/// The HTTP status tells whether the request, the state of things, or the agent is at fault.
+fn cni_status(code: u32) -> StatusCode {
+    match code {
+        code::UNKNOWN_CONTAINER => StatusCode::NOT_FOUND,
+        code::TRY_AGAIN | code::UNAVAILABLE | code::LIMITED => StatusCode::SERVICE_UNAVAILABLE,
+        code::ALREADY_ATTACHED | code::INTERFACE_EXISTS | code::DIFFERS => StatusCode::CONFLICT,
+        1..=99 => StatusCode::BAD_REQUEST,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
 async fn unknown() -> (StatusCode, Json<Failure>) {
-    let error = "no such path: there are GET /v1/healthz, /v1/status, /v1/pods, /v1/nodes, /v1/routes, /v1/drops \
-                 and POST /v1/cni/{add,del,check,gc,status}";
+    let error = "no such path: there are GET /v1/healthz, /v1/status, /v1/pods, /v1/nodes, \
+                 /v1/routes, /v1/drops and POST /v1/cni/{add,del,check,gc,status}";
     let error = error.to_owned();
     (StatusCode::NOT_FOUND, Json(Failure { error }))
 }

@@ -84,9 +84,14 @@ impl Store {
         self.state.join("ipam.json")
     }
 
+    /// The `@` keeps `a-b` + `c` apart from `a` + `b-c`: no container's name has one.
     fn path_of(&self, key: &Key) -> PathBuf {
+        let Key {
+            container_id,
+            ifname,
+        } = key;
         self.attachments
-            .join(format!("{}-{}.json", key.container_id, key.ifname))
+            .join(format!("{container_id}@{ifname}.json"))
     }
 }
 

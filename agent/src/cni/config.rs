@@ -1,0 +1,247 @@
+//! The network configuration on standard input (section 1).
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::request::require_version;
+use super::{CniError, Verb, Version, code};
+use crate::pods::Key;
+
+/// Where the agent's socket is when the configuration has no `runDir`.
+pub const DEFAULT_RUN_DIR: &str = "/run/oxlan";
+
+/// The smallest MTU that IPv6 can live with (RFC 8200, section 5).
+const MIN_MTU: u64 = 1280;
+
+/// Fields that a configuration may have. Any field with a `/` in its name is a runtime's own
+/// affair (`cni.dev/...`) and is let through.
+const KNOWN: &[&str] = &[
+    "args",
+    "capabilities",
+    "cniVersion",
+    "dns",
+    "ipam",
+    "mtu",
+    "name",
+    "prevResult",
+    "runDir",
+    "runtimeConfig",
+    "type",
+];
+
+/// A configuration that has been checked for one verb.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NetConf {
+    /// Version of the specification that the answer has to follow.
+    pub version: Version,
+    /// Name of the network.
+    pub name: String,
+    /// Directory of the agent's socket.
+    pub run_dir: PathBuf,
+    /// MTU for the pod, at most the node's.
+    pub mtu: Option<u16>,
+    /// What the result says about DNS.
+    pub dns: Option<Dns>,
+    /// Result of the plugins before this one (ADD), or of the ADD (CHECK).
+    pub prev_result: Option<Map<String, Value>>,
+    /// `cni.dev/valid-attachments` of GC.
+    pub valid_attachments: Vec<Key>,
+}
+
+/// DNS as configured; Oxlan only passes it on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dns {
+    /// Addresses of name servers.
+    #[serde(default, alias = "servers", skip_serializing_if = "Vec::is_empty")]
+    pub nameservers: Vec<IpAddr>,
+    /// The local domain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<String>,
+    /// Domains to search short names in.
+    #[serde(default, alias = "searches", skip_serializing_if = "Vec::is_empty")]
+    pub search: Vec<String>,
+    /// Options of resolv.conf.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<String>,
+}
+
+impl NetConf {
+    /// Checks a configuration as far as `verb` needs it. DEL needs little: a runtime must be able
+    /// to get rid of a container even after its configuration has been spoilt.
+    ///
+    /// # Errors
+    /// Which field is wrong, its value, and what is allowed.
+    pub fn parse(config: &Value, verb: Verb) -> Result<Self, CniError> {
+        let Some(fields) = config.as_object() else {
+            let msg = "the network configuration is not a JSON object";
+            return Err(CniError::new(code::DECODE, msg));
+        };
+        let version = version(fields)?;
+        Self::parse_fields(fields, version, verb).map_err(|error| error.in_version(version))
+    }
+
+    fn parse_fields(
+        fields: &Map<String, Value>,
+        version: Version,
+        verb: Verb,
+    ) -> Result<Self, CniError> {
+        require_version(verb, version)?;
+        let mut conf = Self {
+            version,
+            name: name(fields)?,
+            run_dir: run_dir(fields)?,
+            mtu: None,
+            dns: None,
+            prev_result: None,
+            valid_attachments: Vec::new(),
+        };
+        match verb {
+            Verb::Del => {}
+            Verb::Gc => conf.valid_attachments = valid_attachments(fields)?,
+            Verb::Add | Verb::Check | Verb::Status => conf.parse_own(fields, verb)?,
+        }
+        Ok(conf)
+    }
+
+    fn parse_own(&mut self, fields: &Map<String, Value>, verb: Verb) -> Result<(), CniError> {
+        refuse_unknown(fields)?;
+        self.mtu = mtu(fields)?;
+        self.dns = dns(fields)?;
+        self.prev_result = prev_result(fields)?;
+        if verb == Verb::Check && self.prev_result.is_none() {
+            let allowed = "the result of ADD, which CHECK compares with";
+            return Err(CniError::config("prevResult", &Value::Null, allowed));
+        }
+        Ok(())
+    }
+}
+
+/// The version, also of a configuration that is wrong otherwise.
+fn version(fields: &Map<String, Value>) -> Result<Version, CniError> {
+    let value = field(fields, "cniVersion");
+    let version = value.as_str().and_then(|text| text.parse().ok());
+    version.ok_or_else(|| {
+        let names = Version::names().join(", ");
+        let msg = format!("network configuration: cniVersion is {value}; allowed: {names}");
+        CniError::new(code::INCOMPATIBLE_VERSION, msg)
+    })
+}
+
+fn name(fields: &Map<String, Value>) -> Result<String, CniError> {
+    let value = field(fields, "name");
+    let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    let good =
+        |n: &&str| n.starts_with(|c: char| c.is_ascii_alphanumeric()) && n.chars().all(inner);
+    let name = value.as_str().filter(good).map(String::from);
+    let allowed = "a letter or digit, then letters, digits, and _ . -";
+    name.ok_or_else(|| CniError::config("name", value, allowed))
+}
+
+fn run_dir(fields: &Map<String, Value>) -> Result<PathBuf, CniError> {
+    let value = field(fields, "runDir");
+    let path = value.as_str().filter(|path| path.starts_with('/'));
+    match path {
+        Some(path) => Ok(path.into()),
+        None if value.is_null() => Ok(DEFAULT_RUN_DIR.into()),
+        None => {
+            let allowed = "an absolute path, the agent's --run-dir";
+            Err(CniError::config("runDir", value, allowed))
+        }
+    }
+}
+
+fn mtu(fields: &Map<String, Value>) -> Result<Option<u16>, CniError> {
+    let value = field(fields, "mtu");
+    // 0 means the plugin's own choice, as for the reference plugins.
+    if value.is_null() || value.as_u64() == Some(0) {
+        return Ok(None);
+    }
+    let number = value.as_u64().filter(|mtu| *mtu >= MIN_MTU);
+    match number.and_then(|mtu| u16::try_from(mtu).ok()) {
+        Some(mtu) => Ok(Some(mtu)),
+        None => Err(CniError::config("mtu", value, "1280 to the node's pod MTU")),
+    }
+}
+
+/// The capability `dns` comes before the configuration's own field.
+fn dns(fields: &Map<String, Value>) -> Result<Option<Dns>, CniError> {
+    let allowed = "nameservers (IP addresses), domain, search, options";
+    let capability = fields.get("runtimeConfig").and_then(|c| c.get("dns"));
+    for (name, value) in [
+        ("runtimeConfig.dns", capability.unwrap_or(&Value::Null)),
+        ("dns", field(fields, "dns")),
+    ] {
+        if !value.is_null() {
+            let dns = Dns::deserialize(value);
+            return dns
+                .map(Some)
+                .map_err(|e| CniError::config(name, value, allowed).with_details(e.to_string()));
+        }
+    }
+    Ok(None)
+}
+
+fn prev_result(fields: &Map<String, Value>) -> Result<Option<Map<String, Value>>, CniError> {
+    let value = field(fields, "prevResult");
+    match value.as_object() {
+        Some(result) => Ok(Some(result.clone())),
+        None if value.is_null() => Ok(None),
+        None => Err(CniError::config("prevResult", value, "a CNI result")),
+    }
+}
+
+/// That the list is absent is an error, because taking it for an empty one would detach every
+/// container. A runtime without containers sends an empty list, or null.
+fn valid_attachments(fields: &Map<String, Value>) -> Result<Vec<Key>, CniError> {
+    #[derive(Deserialize)]
+    struct Valid {
+        #[serde(rename = "containerID")]
+        container_id: String,
+        ifname: String,
+    }
+    const FIELD: &str = "cni.dev/valid-attachments";
+    let allowed = r#"a list of {"containerID": ..., "ifname": ...}"#;
+    let Some(value) = fields.get(FIELD) else {
+        return Err(CniError::config(FIELD, &Value::Null, allowed));
+    };
+    let listed = Option::<Vec<Valid>>::deserialize(value);
+    let listed =
+        listed.map_err(|e| CniError::config(FIELD, value, allowed).with_details(e.to_string()))?;
+    let key = |valid: Valid| Key {
+        container_id: valid.container_id,
+        ifname: valid.ifname,
+    };
+    Ok(listed.unwrap_or_default().into_iter().map(key).collect())
+}
+
+/// A field that would be ignored is refused: who writes it believes that it does something.
+fn refuse_unknown(fields: &Map<String, Value>) -> Result<(), CniError> {
+    for (key, value) in fields {
+        if !KNOWN.contains(&key.as_str()) && !key.contains('/') {
+            let advice = format!("the fields are {}", KNOWN.join(", "));
+            return Err(CniError::unsupported(key, value, &advice));
+        }
+    }
+    let ipam = field(fields, "ipam");
+    if !ipam.is_null() && ipam.as_object().is_none_or(|ipam| !ipam.is_empty()) {
+        let advice = "Oxlan numbers pods from the node's pod CIDR itself, leave it out";
+        return Err(CniError::unsupported("ipam", ipam, advice));
+    }
+    let capabilities = field(fields, "runtimeConfig").as_object();
+    for (key, value) in capabilities.into_iter().flatten() {
+        if key != "dns" && !key.starts_with("io.kubernetes.") {
+            let advice = "the only capability is dns; for port mappings chain the plugin portmap";
+            let field = format!("runtimeConfig.{key}");
+            return Err(CniError::unsupported(&field, value, advice));
+        }
+    }
+    Ok(())
+}
+
+fn field<'a>(fields: &'a Map<String, Value>, name: &str) -> &'a Value {
+    fields.get(name).unwrap_or(&Value::Null)
+}
