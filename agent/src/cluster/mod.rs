@@ -1,0 +1,71 @@
+//! Who else is there: one file per source, all behind [`Source`].
+
+mod config;
+mod file;
+mod parse;
+mod problem;
+mod validate;
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+
+pub use config::{ClusterConfig, InvalidVni, Network, NodeSpec, Vni, derived_vtep_mac};
+pub use file::FileSource;
+pub use parse::parse;
+pub use problem::Problem;
+
+/// Why there is no (new) version of the cluster. The last good one stays in force.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// The file cannot be read.
+    #[error("cannot read the cluster file {path}: does it exist, and may the agent read it?")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system answered.
+        source: std::io::Error,
+    },
+    /// The file is not TOML.
+    #[error("the cluster file {path} is not TOML: {}", source.to_string().trim_end())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Where it is wrong.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// The file says something that cannot be.
+    #[error("the cluster file {path} is invalid: {}", problem::list(.problems))]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Everything that is wrong with it.
+        problems: Vec<Problem>,
+    },
+    /// Changes of the file cannot be seen.
+    #[error(
+        "cannot watch {path} for changes: are there inotify instances left (fs.inotify.max_user_instances)?"
+    )]
+    Watch {
+        /// The watched file or directory.
+        path: PathBuf,
+        /// What the system answered.
+        source: std::io::Error,
+    },
+}
+
+/// The next version of a cluster, whenever there is one.
+pub type NextVersion<'a> =
+    Pin<Box<dyn Future<Output = Result<ClusterConfig, ClusterError>> + Send + 'a>>;
+
+/// Where the nodes of the cluster come from.
+pub trait Source: Send {
+    /// What it is, in two words: `file /etc/oxlan/cluster.toml`.
+    fn describe(&self) -> String;
+
+    /// At the first call what the source says now, afterwards what it says after its next change.
+    ///
+    /// An error reports a version that cannot be used; the caller keeps the one it has and asks again.
+    fn next(&mut self) -> NextVersion<'_>;
+}
