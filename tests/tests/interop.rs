@@ -4,7 +4,11 @@ use anyhow::Result;
 use oxlan_tests::cluster::{Cluster, Shape, with_cluster};
 use oxlan_tests::traffic::{End, tcp, udp};
 
-const MIXED: Shape = Shape { plain_nodes: 1, v6: false, ..Shape::nodes(1) };
+const MIXED: Shape = Shape {
+    plain_nodes: 1,
+    v6: false,
+    ..Shape::nodes(1)
+};
 
 /// Larger than all buffers on the way.
 const BULK: usize = 4 << 20;
@@ -21,11 +25,18 @@ fn talk(client: End<'_>, server: End<'_>) -> Result<()> {
 /// The fixture itself: without Oxlan, plain nodes reach each other.
 #[test]
 fn interop_plain_nodes_talk() {
-    with_cluster(Shape { plain_nodes: 2, v6: false, ..Shape::nodes(0) }, |cluster| {
-        let (a, a_address) = cluster.plain[0].add_pod(5)?;
-        let (b, b_address) = cluster.plain[1].add_pod(5)?;
-        talk(End::new(&a, a_address), End::new(&b, b_address))
-    });
+    with_cluster(
+        Shape {
+            plain_nodes: 2,
+            v6: false,
+            ..Shape::nodes(0)
+        },
+        |cluster| {
+            let (a, a_address) = cluster.plain[0].add_pod(5)?;
+            let (b, b_address) = cluster.plain[1].add_pod(5)?;
+            talk(End::new(&a, a_address), End::new(&b, b_address))
+        },
+    );
 }
 
 #[test]
@@ -33,7 +44,10 @@ fn interop_first_contact_from_oxlan() {
     with_cluster(MIXED, |cluster| {
         let ours = cluster.nodes[0].add_pod("a")?;
         let (theirs, address) = cluster.plain[0].add_pod(7)?;
-        talk(End::new(&ours.netns, ours.ipv4()?), End::new(&theirs, address))
+        talk(
+            End::new(&ours.netns, ours.ipv4()?),
+            End::new(&theirs, address),
+        )
     });
 }
 
@@ -42,7 +56,10 @@ fn interop_first_contact_from_flannel() {
     with_cluster(MIXED, |cluster| {
         let ours = cluster.nodes[0].add_pod("a")?;
         let (theirs, address) = cluster.plain[0].add_pod(7)?;
-        talk(End::new(&theirs, address), End::new(&ours.netns, ours.ipv4()?))
+        talk(
+            End::new(&theirs, address),
+            End::new(&ours.netns, ours.ipv4()?),
+        )
     });
 }
 
@@ -51,7 +68,10 @@ fn interop_segmented_udp_both_ways() {
     with_cluster(MIXED, |cluster| {
         let ours = cluster.nodes[0].add_pod("a")?;
         let (theirs, address) = cluster.plain[0].add_pod(7)?;
-        let (ours, theirs) = (End::new(&ours.netns, ours.ipv4()?), End::new(&theirs, address));
+        let (ours, theirs) = (
+            End::new(&ours.netns, ours.ipv4()?),
+            End::new(&theirs, address),
+        );
         udp::segmented(ours, theirs, 1200, 40)?;
         udp::segmented(theirs, ours, 1200, 40)
     });
@@ -74,21 +94,39 @@ fn interop_hosts_reach_pods() {
 
 #[test]
 fn interop_three_nodes() {
-    with_cluster(Shape { plain_nodes: 1, v6: false, ..Shape::nodes(2) }, |cluster| {
-        let (theirs, address) = cluster.plain[0].add_pod(7)?;
-        for node in &cluster.nodes {
-            let pod = node.add_pod("a")?;
-            talk(End::new(&pod.netns, pod.ipv4()?), End::new(&theirs, address))?;
-            talk(End::new(&theirs, address), End::new(&pod.netns, pod.ipv4()?))?;
-        }
-        no_drops(cluster)
-    });
+    with_cluster(
+        Shape {
+            plain_nodes: 1,
+            v6: false,
+            ..Shape::nodes(2)
+        },
+        |cluster| {
+            let (theirs, address) = cluster.plain[0].add_pod(7)?;
+            for node in &cluster.nodes {
+                let pod = node.add_pod("a")?;
+                talk(
+                    End::new(&pod.netns, pod.ipv4()?),
+                    End::new(&theirs, address),
+                )?;
+                talk(
+                    End::new(&theirs, address),
+                    End::new(&pod.netns, pod.ipv4()?),
+                )?;
+            }
+            no_drops(cluster)
+        },
+    );
 }
 
 /// Nothing of all this may have looked foreign.
 fn no_drops(cluster: &Cluster) -> Result<()> {
     for node in &cluster.nodes {
-        for reason in ["unknown-vtep", "wrong-vni", "wrong-inner-mac", "foreign-inner-source"] {
+        for reason in [
+            "unknown-vtep",
+            "wrong-vni",
+            "wrong-inner-mac",
+            "foreign-inner-source",
+        ] {
             assert_eq!(node.drops(reason)?, 0, "{reason} on {}", node.name);
         }
     }

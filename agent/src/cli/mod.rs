@@ -1,7 +1,11 @@
 //! The command line: one file per subcommand. It prints; decisions are the agent's.
 
+mod ask;
 mod completions;
+mod drops;
+mod lists;
 mod output;
+mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -21,6 +25,16 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show this node: health, cluster, devices, problems
+    Status(Ask),
+    /// List the pods of this node
+    Pods(Ask),
+    /// List the nodes of the cluster
+    Nodes(Ask),
+    /// List the prefixes that the datapath encapsulates for
+    Routes(Ask),
+    /// Show what the datapath dropped, and why
+    Drops(drops::Options),
     /// Print a script that completes oxlan's commands and options in a shell
     Completions(completions::Options),
 }
@@ -46,6 +60,11 @@ impl Cli {
     #[must_use]
     pub fn run(self) -> ExitCode {
         let done = match self.command {
+            Command::Status(options) => status::run(&options),
+            Command::Pods(options) => lists::pods(&options),
+            Command::Nodes(options) => lists::nodes(&options),
+            Command::Routes(options) => lists::routes(&options),
+            Command::Drops(options) => drops::run(&options),
             Command::Completions(options) => completions::run(&options),
         };
         match done {
