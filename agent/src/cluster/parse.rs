@@ -30,13 +30,37 @@ pub fn parse(text: &str, own: &str) -> Result<ClusterConfig, ParseError> {
     let table = Table::from_str(text).map_err(|e| ParseError::Syntax(Box::new(e)))?;
     let mut problems = Problems::default();
     let mut config = read(table, &mut problems);
-    validate(&config, own, &mut problems);
+    validate(&config, &mut problems);
+    if !named(&config, &problems, own) {
+        problems.place(&format!("node {own:?}"), missing_own(&config.nodes));
+    }
     let problems = problems.into_vec();
     if !problems.is_empty() {
         return Err(ParseError::Invalid(problems));
     }
     config.nodes.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(config)
+}
+
+/// Whether there is a node of this name, be it one whose other fields are wrong.
+fn named(config: &ClusterConfig, problems: &Problems, own: &str) -> bool {
+    config.nodes.iter().any(|n| n.name == own) || problems.concern(&node_place(own))
+}
+
+fn missing_own(nodes: &[NodeSpec]) -> String {
+    const SHOWN: usize = 5;
+    let names: Vec<&str> = nodes.iter().take(SHOWN).map(|n| n.name.as_str()).collect();
+    let more = if nodes.len() > SHOWN { ", ..." } else { "" };
+    let there = match names.as_slice() {
+        [] => "there are no nodes at all".to_owned(),
+        names => format!("there are {}{more}", names.join(", ")),
+    };
+    format!("this is the agent's own node (--node), and it is missing; {there}")
+}
+
+/// How problems with a node's fields begin.
+fn node_place(name: &str) -> String {
+    format!("node {name:?} ")
 }
 
 /// What can be understood; whatever cannot is noted and left out.
@@ -143,7 +167,7 @@ fn read_node(index: usize, value: Value, problems: &mut Problems) -> Option<Node
         }
     };
     let place = match &name {
-        Some(name) => format!("node {name:?} "),
+        Some(name) => node_place(name),
         None => format!("node number {number} "),
     };
     let pod_cidrs = prefixes(&mut table, &place, problems);

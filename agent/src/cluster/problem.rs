@@ -51,6 +51,11 @@ impl Problems {
         });
     }
 
+    /// Whether a problem's place begins so.
+    pub(super) fn concern(&self, beginning: &str) -> bool {
+        self.0.iter().any(|p| p.place.starts_with(beginning))
+    }
+
     pub(super) fn into_vec(self) -> Vec<Problem> {
         self.0
     }

@@ -32,8 +32,8 @@ const RESERVED: &[(IpNet, &str)] = &[
     (v6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8), "multicast"),
 ];
 
-/// Notes everything that does not fit together. `own` is the node that will act on it.
-pub(super) fn validate(config: &ClusterConfig, own: &str, problems: &mut Problems) {
+/// Notes everything that does not fit together.
+pub(super) fn validate(config: &ClusterConfig, problems: &mut Problems) {
     check_network(&config.network, problems);
     for node in &config.nodes {
         check_node(node, &config.network, problems);
@@ -41,9 +41,6 @@ pub(super) fn validate(config: &ClusterConfig, own: &str, problems: &mut Problem
     check_distinct(&config.nodes, problems);
     check_overlaps(&config.nodes, problems);
     check_prefix_lengths(&config.nodes, problems);
-    if !config.nodes.iter().any(|n| n.name == own) {
-        problems.place(&format!("node {own:?}"), missing_own(&config.nodes));
-    }
 }
 
 fn check_network(network: &Network, problems: &mut Problems) {
@@ -211,17 +208,6 @@ fn check_prefix_lengths(nodes: &[NodeSpec], problems: &mut Problems) {
             );
         }
     }
-}
-
-fn missing_own(nodes: &[NodeSpec]) -> String {
-    const SHOWN: usize = 5;
-    let names: Vec<&str> = nodes.iter().take(SHOWN).map(|n| n.name.as_str()).collect();
-    let more = if nodes.len() > SHOWN { ", ..." } else { "" };
-    let there = match names.as_slice() {
-        [] => "there are no nodes at all".to_owned(),
-        names => format!("there are {}{more}", names.join(", ")),
-    };
-    format!("this is the agent's own node (--node), and it is missing; {there}")
 }
 
 fn overlap(a: &IpNet, b: &IpNet) -> bool {
