@@ -9,6 +9,7 @@ pub mod binaries;
 pub mod capture;
 pub mod cluster;
 pub mod cni;
+pub mod containerd;
 pub mod flannel;
 pub mod netns;
 pub mod node;

@@ -155,7 +155,7 @@ fn sweep() {
 }
 
 /// `oxt123-4` of `oxt123-4-node-1`, if no process 123 exists.
-fn dead_prefix(name: &str) -> Option<String> {
+pub(crate) fn dead_prefix(name: &str) -> Option<String> {
     let (pid, rest) = name.strip_prefix(TEST)?.split_once('-')?;
     let number = rest.split('-').next()?;
     let valid = [pid, number].iter().all(|text| text.parse::<u32>().is_ok());

@@ -12,7 +12,12 @@ use crate::exec::{as_root, exec, find_program, output};
 use crate::workspace::tools;
 
 /// What the container runtime tests and the demo's HTTP server use.
-const PACKAGES: [&str; 3] = ["containerd", "runc", "busybox-static"];
+const PACKAGES: [&str; 4] = [
+    "containerd",
+    "runc",
+    "busybox-static",
+    "containernetworking-plugins",
+];
 
 /// Unpacks [`PACKAGES`] into `target/tools/debs`.
 pub(super) fn ensure() -> Result<Outcome> {
