@@ -4,5 +4,6 @@ pub mod api;
 pub mod cli;
 pub mod cluster;
 pub mod cni;
+pub mod datapath;
 pub mod host;
 pub mod pods;

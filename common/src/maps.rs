@@ -22,6 +22,9 @@ pub const MAX_VTEPS: u32 = 8192;
 /// Distinct prefix lengths per family that `ROUTES` can hold; each costs one probe per packet.
 pub const MAX_PREFIX_LENGTHS: usize = 8;
 
+/// Buckets of `BULK`, a power of two: collisions only send a few packets the slower way.
+pub const BULK_BUCKETS: u32 = 1024;
+
 /// Value of `PODS`, keyed by the pod's [`Addr`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]

@@ -1,0 +1,263 @@
+//! Attaches programs to devices, replaces them without a gap, and tells what is attached.
+
+use aya::programs::SchedClassifier;
+use aya::programs::links::{FdLink, LinkOrder, PinnedLink};
+use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
+use aya::util::KernelVersion;
+use nix::net::if_::if_nametoindex;
+
+use super::load::classifier;
+use super::pins::{self, parse_link_name};
+use super::{AttachMode, Datapath, DatapathError, Loaded, Program, clsact};
+
+/// What [`Datapath::attach`] found and did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attached {
+    /// Nothing was attached; now the program is.
+    New,
+    /// Another version of the program was attached; it was replaced without a gap.
+    Replaced,
+    /// This very program was attached already.
+    Kept,
+}
+
+/// A pinned attachment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// Which program.
+    pub program: Program,
+    /// Name of the device when the program was attached.
+    pub ifname: String,
+    /// Index of the device.
+    pub ifindex: u32,
+    /// Whether the device is there and runs the program.
+    pub alive: bool,
+}
+
+impl AttachMode {
+    /// What the running kernel can do.
+    #[must_use]
+    pub fn of_this_kernel() -> Self {
+        // TCX came with Linux 6.6 (commit e420bed02507).
+        match KernelVersion::current() {
+            Ok(version) if version < KernelVersion::new(6, 6, 0) => Self::Clsact,
+            // A kernel that hides its version is hardly that old.
+            Ok(_) | Err(_) => Self::Tcx,
+        }
+    }
+}
+
+impl Datapath {
+    /// Attaches `program` to a device and pins the link; a predecessor's program is replaced atomically.
+    ///
+    /// # Errors
+    ///
+    /// The device is gone, or the kernel refuses.
+    pub fn attach(
+        &self,
+        program: Program,
+        ifname: &str,
+        ifindex: u32,
+    ) -> Result<Attached, DatapathError> {
+        check_device(ifname, ifindex)?;
+        let mut loaded = self.lock();
+        match self.mode {
+            AttachMode::Tcx => self.attach_tcx(&mut loaded, program, ifname, ifindex),
+            AttachMode::Clsact => {
+                let path = self.pins.link(program, ifname, ifindex);
+                clsact::attach(
+                    classifier(&mut loaded.ebpf, program)?,
+                    program,
+                    ifname,
+                    &path,
+                )
+            }
+        }
+    }
+
+    /// Detaches `program` from a device and removes the pin; succeeds when it is not attached.
+    ///
+    /// # Errors
+    ///
+    /// The pin cannot be removed.
+    pub fn detach(
+        &self,
+        program: Program,
+        ifname: &str,
+        ifindex: u32,
+    ) -> Result<(), DatapathError> {
+        let mut loaded = self.lock();
+        if self.mode == AttachMode::Clsact && check_device(ifname, ifindex).is_ok() {
+            clsact::detach(program, ifname)?;
+        }
+        pins::remove_file(&self.pins.link(program, ifname, ifindex))?;
+        // The last reference: the kernel detaches the program here.
+        loaded.links.remove(&(program, ifindex));
+        Ok(())
+    }
+
+    /// What is pinned as attached, and whether it really is.
+    ///
+    /// # Errors
+    ///
+    /// The directory of pins cannot be read.
+    pub fn attachments(&self) -> Result<Vec<Attachment>, DatapathError> {
+        let loaded = self.lock();
+        let mut attachments = Vec::new();
+        for path in pins::list(&self.pins.links())? {
+            let name = path.file_name().and_then(|name| name.to_str());
+            if let Some((program, ifname, ifindex)) = name.and_then(parse_link_name) {
+                attachments.push(Attachment {
+                    program,
+                    alive: self.is_alive(&loaded, program, &ifname, ifindex),
+                    ifname,
+                    ifindex,
+                });
+            }
+        }
+        Ok(attachments)
+    }
+
+    /// Pins again the links whose pins somebody has removed.
+    pub(super) fn repair_links(
+        &self,
+        loaded: &mut Loaded,
+        repaired: &mut Vec<String>,
+    ) -> Result<(), DatapathError> {
+        for ((program, ifindex), link) in std::mem::take(&mut loaded.links) {
+            let ifname = device_name(ifindex);
+            let path = ifname.map(|ifname| self.pins.link(program, &ifname, ifindex));
+            let link = match path {
+                Some(path) if !path.exists() => {
+                    repaired.push(path.display().to_string());
+                    FdLink::from(link.pin(&path).map_err(pins::pin(&path))?)
+                }
+                Some(_) | None => link,
+            };
+            loaded.links.insert((program, ifindex), link);
+        }
+        Ok(())
+    }
+
+    fn attach_tcx(
+        &self,
+        loaded: &mut Loaded,
+        program: Program,
+        ifname: &str,
+        ifindex: u32,
+    ) -> Result<Attached, DatapathError> {
+        let path = self.pins.link(program, ifname, ifindex);
+        let held = loaded.links.remove(&(program, ifindex));
+        let existing = held.or_else(|| PinnedLink::from_pin(&path).ok().map(FdLink::from));
+        let classifier = classifier(&mut loaded.ebpf, program)?;
+        let reusable = existing.filter(|link| runs(link, program, ifname));
+        let (attached, link) = match reusable {
+            Some(link) if program_id(&link) == own_id(classifier) => (Attached::Kept, link),
+            Some(link) => (Attached::Replaced, replace(classifier, program, link)?),
+            None => {
+                // A link whose device is gone, or that somebody detached, cannot be used again.
+                pins::remove_file(&path)?;
+                (Attached::New, create(classifier, program, ifname)?)
+            }
+        };
+        let link = if path.exists() {
+            link
+        } else {
+            FdLink::from(link.pin(&path).map_err(pins::pin(&path))?)
+        };
+        loaded.links.insert((program, ifindex), link);
+        Ok(attached)
+    }
+
+    fn is_alive(&self, loaded: &Loaded, program: Program, ifname: &str, ifindex: u32) -> bool {
+        if check_device(ifname, ifindex).is_err() {
+            return false;
+        }
+        match (self.mode, loaded.links.get(&(program, ifindex))) {
+            // Nobody can tell without a dump of all filters; `attach` is idempotent here.
+            (AttachMode::Clsact, _) => true,
+            (AttachMode::Tcx, Some(link)) => runs(link, program, ifname),
+            (AttachMode::Tcx, None) => {
+                let path = self.pins.link(program, ifname, ifindex);
+                PinnedLink::from_pin(path)
+                    .is_ok_and(|link| runs(&FdLink::from(link), program, ifname))
+            }
+        }
+    }
+}
+
+/// Whether the device runs the program of this link.
+fn runs(link: &FdLink, program: Program, ifname: &str) -> bool {
+    let Some(id) = program_id(link) else {
+        return false;
+    };
+    SchedClassifier::query_tcx(ifname, program.attach_type())
+        .is_ok_and(|(_, programs)| programs.iter().any(|info| info.id() == id))
+}
+
+fn program_id(link: &FdLink) -> Option<u32> {
+    link.info().ok().map(|info| info.program_id())
+}
+
+fn own_id(classifier: &SchedClassifier) -> Option<u32> {
+    classifier.info().ok().map(|info| info.id())
+}
+
+/// Puts the program into an existing link: no packet meets a device without a program.
+fn replace(
+    classifier: &mut SchedClassifier,
+    program: Program,
+    link: FdLink,
+) -> Result<FdLink, DatapathError> {
+    let error = DatapathError::program(program.name(), "replacing");
+    let link = SchedClassifierLink::try_from(link).map_err(|source| DatapathError::Link {
+        program: program.name(),
+        source,
+    })?;
+    let id = classifier.attach_to_link(link).map_err(error)?;
+    take(classifier, program, id)
+}
+
+fn create(
+    classifier: &mut SchedClassifier,
+    program: Program,
+    ifname: &str,
+) -> Result<FdLink, DatapathError> {
+    let options = TcAttachOptions::TcxOrder(LinkOrder::default());
+    let id = classifier
+        .attach_with_options(ifname, program.attach_type(), options)
+        .map_err(DatapathError::program(program.name(), "attaching"))?;
+    take(classifier, program, id)
+}
+
+/// Takes the link out of aya's hands, which would detach it at the end.
+fn take(
+    classifier: &mut SchedClassifier,
+    program: Program,
+    id: aya::programs::tc::SchedClassifierLinkId,
+) -> Result<FdLink, DatapathError> {
+    let link = classifier
+        .take_link(id)
+        .map_err(DatapathError::program(program.name(), "attaching"))?;
+    FdLink::try_from(link).map_err(|source| DatapathError::Link {
+        program: program.name(),
+        source,
+    })
+}
+
+/// Refuses when the name belongs to another device by now.
+fn check_device(ifname: &str, ifindex: u32) -> Result<(), DatapathError> {
+    if if_nametoindex(ifname) == Ok(ifindex) {
+        Ok(())
+    } else {
+        Err(DatapathError::NoDevice {
+            ifname: ifname.to_owned(),
+            ifindex,
+        })
+    }
+}
+
+fn device_name(ifindex: u32) -> Option<String> {
+    let name = nix::net::if_::if_indextoname(ifindex).ok()?;
+    name.into_string().ok()
+}

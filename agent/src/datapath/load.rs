@@ -1,0 +1,222 @@
+//! Loads the object, on a predecessor's maps where that is possible.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Mutex;
+
+use aya::maps::{Array, HashMap, Map, MapData, MapError, MapInfo, MapType, PerCpuArray, RingBuf};
+use aya::programs::SchedClassifier;
+use aya::{Ebpf, EbpfLoader, Pod};
+use oxlan_common::addr::Addr;
+use oxlan_common::counters::SLOTS;
+use oxlan_common::maps::{Config, Counter, MAP_ABI, PodValue, RouteKey, RouteValue, VtepValue};
+
+use super::pins::Pins;
+use super::table::TableData;
+use super::{AttachMode, Datapath, DatapathError, Loaded, OBJECT, Options, Program};
+
+/// `BPF_F_NO_PREALLOC` (include/uapi/linux/bpf.h).
+const NO_PREALLOC: u32 = 1;
+
+/// What a map must look like to be used by this version's programs.
+pub(super) struct MapSpec {
+    pub(super) name: &'static str,
+    kind: MapType,
+    key_size: usize,
+    value_size: usize,
+    flags: u32,
+    capacity: Capacity,
+}
+
+enum Capacity {
+    Fixed(u32),
+    Option(fn(&Options) -> u32),
+}
+
+/// The maps that outlive the agent.
+pub(super) const PINNED_MAPS: [MapSpec; 5] = [
+    MapSpec {
+        name: "PODS",
+        kind: MapType::Hash,
+        key_size: size_of::<Addr>(),
+        value_size: size_of::<PodValue>(),
+        flags: NO_PREALLOC,
+        capacity: Capacity::Option(|options| options.max_pod_addresses),
+    },
+    MapSpec {
+        name: "ROUTES",
+        kind: MapType::Hash,
+        key_size: size_of::<RouteKey>(),
+        value_size: size_of::<RouteValue>(),
+        flags: NO_PREALLOC,
+        capacity: Capacity::Option(|options| options.max_routes),
+    },
+    MapSpec {
+        name: "VTEPS",
+        kind: MapType::Hash,
+        key_size: size_of::<Addr>(),
+        value_size: size_of::<VtepValue>(),
+        flags: NO_PREALLOC,
+        capacity: Capacity::Option(|options| options.max_vteps),
+    },
+    MapSpec {
+        name: "CONFIG",
+        kind: MapType::Array,
+        key_size: size_of::<u32>(),
+        value_size: size_of::<Config>(),
+        flags: 0,
+        capacity: Capacity::Fixed(1),
+    },
+    MapSpec {
+        name: "COUNTERS",
+        kind: MapType::PerCpuArray,
+        key_size: size_of::<u32>(),
+        value_size: size_of::<Counter>(),
+        flags: 0,
+        capacity: Capacity::Fixed(SLOTS),
+    },
+];
+
+impl MapSpec {
+    fn capacity(&self, options: &Options) -> u32 {
+        match self.capacity {
+            Capacity::Fixed(capacity) => capacity,
+            Capacity::Option(capacity) => capacity(options),
+        }
+    }
+
+    /// Whether a pinned map can be used as it is.
+    fn fits(&self, info: &MapInfo, options: &Options) -> bool {
+        info.map_type().is_ok_and(|kind| kind == self.kind)
+            && usize::try_from(info.key_size()) == Ok(self.key_size)
+            && usize::try_from(info.value_size()) == Ok(self.value_size)
+            && info.map_flags() == self.flags
+            && info.max_entries() == self.capacity(options)
+    }
+}
+
+pub(super) fn open(options: &Options, mode: AttachMode) -> Result<Datapath, DatapathError> {
+    let pins = Pins::create(&options.bpf_dir)?;
+    let taken_over = can_take_over(&pins, options);
+    let map_dir = if taken_over {
+        pins.remove_staged()?;
+        pins.maps()
+    } else {
+        pins.stage_maps()?
+    };
+    let mut ebpf = load(options, &map_dir)?;
+    for program in Program::ALL {
+        classifier(&mut ebpf, program)?
+            .load()
+            .map_err(DatapathError::program(program.name(), "loading"))?;
+    }
+    let pinned = reopen_pins(&map_dir)?;
+    assemble(options, pins, mode, taken_over, ebpf, pinned)
+}
+
+/// The pinned maps once more: handles to pin them again with, should somebody remove a pin.
+fn reopen_pins(map_dir: &Path) -> Result<Vec<(&'static str, MapData)>, DatapathError> {
+    PINNED_MAPS
+        .iter()
+        .map(|spec| {
+            let path = map_dir.join(spec.name.to_ascii_lowercase());
+            let map = MapData::from_pin(path).map_err(DatapathError::map(spec.name))?;
+            Ok((spec.name, map))
+        })
+        .collect()
+}
+
+fn assemble(
+    options: &Options,
+    pins: Pins,
+    mode: AttachMode,
+    taken_over: bool,
+    mut ebpf: Ebpf,
+    pinned: Vec<(&'static str, MapData)>,
+) -> Result<Datapath, DatapathError> {
+    Ok(Datapath {
+        pins,
+        mode,
+        taken_over,
+        pinned,
+        pods: table(&mut ebpf, "PODS", options.max_pod_addresses, "--max-pods")?,
+        routes: table(&mut ebpf, "ROUTES", options.max_routes, "--max-routes")?,
+        vteps: table(&mut ebpf, "VTEPS", options.max_vteps, "--max-nodes")?,
+        config: Mutex::new(typed::<Array<MapData, Config>>(&mut ebpf, "CONFIG")?),
+        counters: typed::<PerCpuArray<MapData, Counter>>(&mut ebpf, "COUNTERS")?,
+        audit: Mutex::new(Some(typed::<RingBuf<MapData>>(&mut ebpf, "AUDIT")?)),
+        loaded: Mutex::new(Loaded {
+            ebpf,
+            links: BTreeMap::new(),
+            staged: !taken_over,
+        }),
+    })
+}
+
+/// All maps are pinned, with the layout and the meaning that this version knows.
+fn can_take_over(pins: &Pins, options: &Options) -> bool {
+    let same_layout = PINNED_MAPS.iter().all(|spec| {
+        MapInfo::from_pin(pins.map(spec.name)).is_ok_and(|info| spec.fits(&info, options))
+    });
+    same_layout && pinned_abi(&pins.map("CONFIG")).is_ok_and(|abi| abi == MAP_ABI || abi == 0)
+}
+
+fn pinned_abi(path: &Path) -> Result<u32, MapError> {
+    let map = Map::from_map_data(MapData::from_pin(path)?)?;
+    let config: Array<MapData, Config> = map.try_into()?;
+    config.get(&0, 0).map(|config| config.abi)
+}
+
+fn load(options: &Options, map_dir: &Path) -> Result<Ebpf, DatapathError> {
+    let own_pid = std::process::id();
+    let mut loader = EbpfLoader::new();
+    loader.override_global("AGENT_PID", &own_pid, true);
+    for spec in &PINNED_MAPS {
+        loader.map_max_entries(spec.name, spec.capacity(options));
+        loader.map_pin_path(spec.name, map_dir.join(spec.name.to_ascii_lowercase()));
+    }
+    loader
+        .load(OBJECT)
+        .map_err(|error| DatapathError::Load(Box::new(error)))
+}
+
+/// The TC program in the object.
+pub(super) fn classifier(
+    ebpf: &mut Ebpf,
+    program: Program,
+) -> Result<&mut SchedClassifier, DatapathError> {
+    let name = program.name();
+    ebpf.program_mut(name)
+        .ok_or(DatapathError::Missing {
+            kind: "program",
+            name,
+        })?
+        .try_into()
+        .map_err(DatapathError::program(name, "loading"))
+}
+
+fn table<K: Pod, V: Pod>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    capacity: u32,
+    option: &'static str,
+) -> Result<TableData<K, V>, DatapathError> {
+    let map = Mutex::new(typed::<HashMap<MapData, K, V>>(ebpf, name)?);
+    Ok(TableData {
+        name,
+        capacity,
+        option,
+        map,
+    })
+}
+
+/// Takes a map out of the object and gives it its type.
+fn typed<M: TryFrom<Map, Error = MapError>>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<M, DatapathError> {
+    ebpf.take_map(name)
+        .ok_or(DatapathError::Missing { kind: "map", name })?
+        .try_into()
+        .map_err(DatapathError::map(name))
+}

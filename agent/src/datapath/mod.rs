@@ -1,0 +1,231 @@
+//! Loads the programs, pins their maps and links, and gives typed access to the maps.
+//!
+//! Everything here is synchronous and may be called from any thread. Devices are looked up in the
+//! network namespace of the calling thread.
+
+mod attach;
+mod clsact;
+mod error;
+mod load;
+mod pins;
+mod program;
+mod table;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use aya::Ebpf;
+use aya::maps::{MapData, PerCpuArray, RingBuf};
+use aya::programs::links::FdLink;
+use oxlan_common::addr::Addr;
+use oxlan_common::counters::{DropReason, Verdict};
+use oxlan_common::maps::{
+    Config, Counter, MAX_POD_ADDRESSES, MAX_ROUTES, MAX_VTEPS, PodValue, RouteKey, RouteValue,
+    VtepValue,
+};
+
+pub use attach::{Attached, Attachment};
+pub use error::DatapathError;
+pub use pins::remove_all;
+pub use program::{Program, Side};
+pub use table::Table;
+pub use watch::ChangeWatcher;
+
+use pins::Pins;
+use table::TableData;
+
+/// The BPF object, built by the build script.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("OXLAN_BPF_OBJECT"));
+
+/// Where the datapath is pinned and how much it can hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Directory for pins, on a bpffs; created when absent.
+    pub bpf_dir: PathBuf,
+    /// Capacity of `PODS`: addresses of the pods of this node.
+    pub max_pod_addresses: u32,
+    /// Capacity of `ROUTES`: pod CIDRs of the whole cluster.
+    pub max_routes: u32,
+    /// Capacity of `VTEPS`: nodes of the whole cluster.
+    pub max_vteps: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            bpf_dir: PathBuf::from("/sys/fs/bpf/oxlan"),
+            max_pod_addresses: MAX_POD_ADDRESSES,
+            max_routes: MAX_ROUTES,
+            max_vteps: MAX_VTEPS,
+        }
+    }
+}
+
+/// The loaded programs and their maps.
+///
+/// Dropping it detaches nothing: pins keep the programs forwarding.
+pub struct Datapath {
+    pins: Pins,
+    mode: AttachMode,
+    taken_over: bool,
+    /// Second handles to the pinned maps, by name.
+    pinned: Vec<(&'static str, MapData)>,
+    loaded: Mutex<Loaded>,
+    pods: TableData<Addr, PodValue>,
+    routes: TableData<RouteKey, RouteValue>,
+    vteps: TableData<Addr, VtepValue>,
+    config: Mutex<aya::maps::Array<MapData, Config>>,
+    counters: PerCpuArray<MapData, Counter>,
+    audit: Mutex<Option<RingBuf<MapData>>>,
+}
+
+/// What attaching changes.
+struct Loaded {
+    ebpf: Ebpf,
+    /// Held so that a pin that somebody removes does not detach the program.
+    links: BTreeMap<(Program, u32), FdLink>,
+    /// The maps are new and their pins are not yet where a successor looks for them.
+    staged: bool,
+}
+
+/// How programs are attached to devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttachMode {
+    /// TCX links: Linux 6.6 (commit e420bed02507, "bpf: Add fd-based tcx multi-prog infra with link support").
+    Tcx,
+    /// Filters of the `clsact` queueing discipline, for older kernels.
+    Clsact,
+}
+
+impl Datapath {
+    /// Loads the programs, on the maps that a predecessor has pinned if their layout is the same, otherwise on new ones.
+    ///
+    /// Nothing is attached. New maps are pinned aside until [`commit`](Self::commit), so that an
+    /// agent that dies half way leaves its predecessor's datapath as it was.
+    ///
+    /// # Errors
+    ///
+    /// The bpffs is missing or not writable, or the kernel refuses a map or a program.
+    pub fn open(options: Options) -> Result<Self, DatapathError> {
+        Self::open_with(options, AttachMode::of_this_kernel())
+    }
+
+    /// [`open`](Self::open) with the way to attach given.
+    ///
+    /// # Errors
+    ///
+    /// As for [`open`](Self::open).
+    pub fn open_with(options: Options, mode: AttachMode) -> Result<Self, DatapathError> {
+        load::open(&options, mode)
+    }
+
+    /// Whether the maps had been pinned by a predecessor, so that their entries are worth reading.
+    #[must_use]
+    pub fn taken_over(&self) -> bool {
+        self.taken_over
+    }
+
+    /// Makes new maps and programs the ones that a successor finds. Call it when they are filled and attached.
+    ///
+    /// # Errors
+    ///
+    /// A pin cannot be made or moved.
+    pub fn commit(&self) -> Result<(), DatapathError> {
+        let mut loaded = self.lock();
+        if loaded.staged {
+            self.pins.unstage_maps()?;
+            loaded.staged = false;
+        }
+        self.pins.pin_programs(&mut loaded.ebpf)
+    }
+
+    /// Pins again whatever should be pinned and is not, and says what that was.
+    ///
+    /// # Errors
+    ///
+    /// A pin cannot be made.
+    pub fn repair_pins(&self) -> Result<Vec<String>, DatapathError> {
+        let mut loaded = self.lock();
+        let mut repaired = Vec::new();
+        if !loaded.staged {
+            for (name, map) in &self.pinned {
+                self.pins
+                    .repair(&self.pins.map(name), &mut repaired, |path| map.pin(path))?;
+            }
+        }
+        self.repair_links(&mut loaded, &mut repaired)?;
+        Ok(repaired)
+    }
+
+    /// Pod addresses of this node.
+    #[must_use]
+    pub fn pods(&self) -> Table<'_, Addr, PodValue> {
+        self.pods.table()
+    }
+
+    /// Pod CIDRs of the cluster, and the VTEPs behind them.
+    #[must_use]
+    pub fn routes(&self) -> Table<'_, RouteKey, RouteValue> {
+        self.routes.table()
+    }
+
+    /// Nodes from which encapsulated packets are accepted.
+    #[must_use]
+    pub fn vteps(&self) -> Table<'_, Addr, VtepValue> {
+        self.vteps.table()
+    }
+
+    /// The configuration that the programs use now.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses to read the map.
+    pub fn config(&self) -> Result<Config, DatapathError> {
+        let config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        config.get(&0, 0).map_err(DatapathError::map("CONFIG"))
+    }
+
+    /// Gives the programs a new configuration.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses to write the map.
+    pub fn set_config(&self, value: &Config) -> Result<(), DatapathError> {
+        let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        config
+            .set(0, *value, 0)
+            .map_err(DatapathError::map("CONFIG"))
+    }
+
+    /// Every slot of `COUNTERS` that has a meaning, summed over all CPUs.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses to read the map.
+    pub fn counters(&self) -> Result<Vec<(u32, Counter)>, DatapathError> {
+        let verdicts = Verdict::ALL.iter().map(|verdict| verdict.slot());
+        let drops = DropReason::ALL.iter().map(|reason| reason.slot());
+        verdicts
+            .chain(drops)
+            .map(|slot| Ok((slot, self.counter(slot)?)))
+            .collect()
+    }
+
+    fn counter(&self, slot: u32) -> Result<Counter, DatapathError> {
+        let per_cpu = self
+            .counters
+            .get(&slot, 0)
+            .map_err(DatapathError::map("COUNTERS"))?;
+        Ok(per_cpu.iter().fold(Counter::default(), |sum, cpu| Counter {
+            packets: sum.packets.wrapping_add(cpu.packets),
+            bytes: sum.bytes.wrapping_add(cpu.bytes),
+        }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Loaded> {
+        // What the guard protects stays consistent when a holder panics: each step is one system call.
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

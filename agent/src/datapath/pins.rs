@@ -1,0 +1,231 @@
+//! Where things are pinned below the BPF directory, and how pins are moved and removed.
+//!
+//! `maps/` and `progs/` hold what is in force, `links/` one entry per attachment, named
+//! `<program>-<device>-<index>`. `maps-new/` holds the maps of an agent that is still starting.
+//! A bpffs allows no dots in names, so a dot in a device's name becomes a colon, which no device's name contains.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use aya::Ebpf;
+use aya::pin::PinError;
+
+use super::load::PINNED_MAPS;
+use super::{DatapathError, Program};
+
+/// The layout of the BPF directory.
+#[derive(Clone, Debug)]
+pub(super) struct Pins {
+    dir: PathBuf,
+}
+
+impl Pins {
+    /// The layout below `dir`, with all directories made.
+    pub(super) fn create(dir: &Path) -> Result<Self, DatapathError> {
+        let pins = Self {
+            dir: dir.to_path_buf(),
+        };
+        for dir in [pins.maps(), pins.progs(), pins.links()] {
+            create_dir(&dir)?;
+        }
+        Ok(pins)
+    }
+
+    pub(super) fn links(&self) -> PathBuf {
+        self.dir.join("links")
+    }
+
+    pub(super) fn map(&self, name: &str) -> PathBuf {
+        self.maps().join(name.to_ascii_lowercase())
+    }
+
+    pub(super) fn link(&self, program: Program, ifname: &str, ifindex: u32) -> PathBuf {
+        let ifname = ifname.replace('.', ":");
+        self.links()
+            .join(format!("{}-{ifname}-{ifindex}", program.name()))
+    }
+
+    /// Where new maps wait for [`Pins::unstage_maps`]; whatever a failed start left there is removed.
+    pub(super) fn stage_maps(&self) -> Result<PathBuf, DatapathError> {
+        let staged = self.staged_maps();
+        self.remove_staged()?;
+        create_dir(&staged)?;
+        Ok(staged)
+    }
+
+    /// Removes what a failed start has left.
+    pub(super) fn remove_staged(&self) -> Result<(), DatapathError> {
+        remove_dir(&self.staged_maps())
+    }
+
+    /// Moves each new map over its predecessor.
+    pub(super) fn unstage_maps(&self) -> Result<(), DatapathError> {
+        for spec in PINNED_MAPS {
+            let to = self.map(spec.name);
+            let from = self.staged_maps().join(spec.name.to_ascii_lowercase());
+            fs::rename(&from, &to).map_err(pin_file("move", &from))?;
+        }
+        self.remove_staged()
+    }
+
+    /// Pins the loaded programs in place of their predecessors.
+    pub(super) fn pin_programs(&self, ebpf: &mut Ebpf) -> Result<(), DatapathError> {
+        for program in Program::ALL {
+            let path = self.progs().join(program.name());
+            let aside = self.progs().join(format!("{}-new", program.name()));
+            remove_file(&aside)?;
+            super::load::classifier(ebpf, program)?
+                .pin(&aside)
+                .map_err(pin(&aside))?;
+            fs::rename(&aside, &path).map_err(pin_file("move", &aside))?;
+        }
+        Ok(())
+    }
+
+    /// Pins again with `pin_at` if `path` is gone.
+    pub(super) fn repair(
+        &self,
+        path: &Path,
+        repaired: &mut Vec<String>,
+        pin_at: impl FnOnce(&Path) -> Result<(), PinError>,
+    ) -> Result<(), DatapathError> {
+        if path.exists() {
+            return Ok(());
+        }
+        if let Some(dir) = path.parent() {
+            create_dir(dir)?;
+        }
+        pin_at(path).map_err(pin(path))?;
+        repaired.push(path.display().to_string());
+        Ok(())
+    }
+
+    pub(super) fn maps(&self) -> PathBuf {
+        self.dir.join("maps")
+    }
+
+    fn staged_maps(&self) -> PathBuf {
+        self.dir.join("maps-new")
+    }
+
+    fn progs(&self) -> PathBuf {
+        self.dir.join("progs")
+    }
+}
+
+/// The program, device name and index that a pin in `links/` is named after.
+pub(super) fn parse_link_name(name: &str) -> Option<(Program, String, u32)> {
+    let (program, rest) = name.split_once('-')?;
+    let (ifname, ifindex) = rest.rsplit_once('-')?;
+    Some((
+        Program::by_name(program)?,
+        ifname.replace(':', "."),
+        ifindex.parse().ok()?,
+    ))
+}
+
+/// Removes every pin below `bpf_dir` and the directory, which detaches the programs, and says what was removed.
+///
+/// # Errors
+///
+/// The first pin that cannot be removed; the others are removed all the same.
+pub fn remove_all(bpf_dir: &Path) -> Result<Vec<String>, DatapathError> {
+    let mut removed = Vec::new();
+    super::clsact::detach_all(&bpf_dir.join("links"))?;
+    remove_tree(bpf_dir, &mut removed).map(|()| removed)
+}
+
+fn remove_tree(dir: &Path, removed: &mut Vec<String>) -> Result<(), DatapathError> {
+    let mut result = Ok(());
+    for path in list(dir)? {
+        let outcome = if path.is_dir() {
+            remove_tree(&path, removed)
+        } else {
+            remove_file(&path).map(|()| removed.push(path.display().to_string()))
+        };
+        result = result.and(outcome);
+    }
+    result?;
+    match fs::remove_dir(dir) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(pin_file("remove", dir)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// The entries of a directory; none when it does not exist.
+pub(super) fn list(dir: &Path) -> Result<Vec<PathBuf>, DatapathError> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(pin_file("list", dir))?,
+    };
+    entries
+        .map(|entry| Ok(entry.map_err(pin_file("list", dir))?.path()))
+        .collect()
+}
+
+fn remove_dir(dir: &Path) -> Result<(), DatapathError> {
+    for path in list(dir)? {
+        remove_file(&path)?;
+    }
+    match fs::remove_dir(dir) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(pin_file("remove", dir)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Removes a pin, if it is there.
+pub(super) fn remove_file(path: &Path) -> Result<(), DatapathError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(pin_file("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn create_dir(dir: &Path) -> Result<(), DatapathError> {
+    fs::create_dir_all(dir).map_err(|source| DatapathError::BpfDir {
+        path: dir.to_path_buf(),
+        source,
+    })
+}
+
+/// For `map_err` on pinning.
+pub(super) fn pin(path: &Path) -> impl Fn(PinError) -> DatapathError {
+    let path = path.to_path_buf();
+    move |source| DatapathError::Pin {
+        path: path.clone(),
+        source,
+    }
+}
+
+fn pin_file(action: &'static str, path: &Path) -> impl Fn(io::Error) -> DatapathError {
+    let path = path.to_path_buf();
+    move |source| DatapathError::PinFile {
+        action,
+        path: path.clone(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn link_names_are_reversible() {
+        let pins = Pins {
+            dir: PathBuf::from("/x"),
+        };
+        for ifname in ["eth0", "eth0.5", "a-b-3"] {
+            let path = pins.link(Program::FromUplink, ifname, 7);
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap();
+            assert!(!name.contains('.'));
+            assert_eq!(
+                parse_link_name(name),
+                Some((Program::FromUplink, ifname.to_owned(), 7))
+            );
+        }
+        assert_eq!(parse_link_name("from_pod-eth0"), None);
+        assert_eq!(parse_link_name("unknown-eth0-1"), None);
+    }
+}

@@ -1,0 +1,68 @@
+//! The TC programs by name and hook.
+
+use aya::programs::TcAttachType;
+
+/// A TC program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Program {
+    /// TC ingress on the host side of each pod's veth.
+    FromPod,
+    /// TC ingress on the uplink.
+    FromUplink,
+    /// TC ingress on the overlay device.
+    FromOverlay,
+    /// TC egress on the overlay device.
+    ToOverlay,
+}
+
+/// The side of a device that a program is attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// What the device receives.
+    Ingress,
+    /// What the device sends.
+    Egress,
+}
+
+impl Program {
+    /// Every TC program.
+    pub const ALL: [Self; 4] = [
+        Self::FromPod,
+        Self::FromUplink,
+        Self::FromOverlay,
+        Self::ToOverlay,
+    ];
+
+    /// The name in the object, in `bpftool prog` and in pins.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::FromPod => "from_pod",
+            Self::FromUplink => "from_uplink",
+            Self::FromOverlay => "from_overlay",
+            Self::ToOverlay => "to_overlay",
+        }
+    }
+
+    /// Where it is attached.
+    #[must_use]
+    pub const fn side(self) -> Side {
+        match self {
+            Self::FromPod | Self::FromUplink | Self::FromOverlay => Side::Ingress,
+            Self::ToOverlay => Side::Egress,
+        }
+    }
+
+    /// The program of that name.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|program| program.name() == name)
+    }
+
+    pub(super) const fn attach_type(self) -> TcAttachType {
+        match self.side() {
+            Side::Ingress => TcAttachType::Ingress,
+            Side::Egress => TcAttachType::Egress,
+        }
+    }
+}
