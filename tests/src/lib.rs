@@ -5,6 +5,7 @@
 //! holds our process id, so any number of test runs stand side by side on one machine.
 
 pub mod agent;
+pub mod bench;
 pub mod binaries;
 pub mod capture;
 pub mod cluster;

@@ -1,5 +1,6 @@
 //! Oxlan's build, set-up, demo and test commands: `cargo xtask --help`.
 
+mod bench;
 mod build_ebpf;
 mod demo;
 #[expect(
@@ -30,6 +31,8 @@ struct Arguments {
 enum Command {
     /// Install what building, tests and the demo need; under a second when nothing is missing
     Setup,
+    /// Measure Oxlan beside the kernel's bridge and VXLAN device
+    Bench(bench::Arguments),
     /// Build the BPF programs and describe the object
     BuildEbpf,
     /// Start three nodes with pods on this machine and watch them talk
@@ -41,6 +44,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Setup => setup::command(),
+        Command::Bench(arguments) => bench::command(&arguments),
         Command::BuildEbpf => build_ebpf::command(),
         Command::Demo(arguments) => demo::command(&arguments),
         Command::Test(arguments) => test::command(&arguments),
