@@ -45,4 +45,4 @@ pub(crate) fn seconds_since_1970() -> u64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

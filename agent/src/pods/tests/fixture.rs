@@ -17,11 +17,11 @@ use crate::pods::{AddRequest, DatapathFault, Key, NodeFacts, PodDatapath, PodLab
 
 /// Outlives the agents of a test, as pinned maps and links do.
 #[derive(Default)]
-pub(super) struct FakeDatapath {
-    pub(super) pods: Mutex<BTreeMap<Addr, PodValue>>,
-    pub(super) attached: Mutex<BTreeSet<(String, u32)>>,
+pub(crate) struct FakeDatapath {
+    pub(crate) pods: Mutex<BTreeMap<Addr, PodValue>>,
+    pub(crate) attached: Mutex<BTreeSet<(String, u32)>>,
     /// What is refused, by the name of the operation.
-    pub(super) refuse: Mutex<Option<&'static str>>,
+    pub(crate) refuse: Mutex<Option<&'static str>>,
 }
 
 impl FakeDatapath {
@@ -32,7 +32,7 @@ impl FakeDatapath {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.pods.lock().unwrap().is_empty() && self.attached.lock().unwrap().is_empty()
     }
 }
@@ -82,14 +82,14 @@ impl PodDatapath for FakeDatapath {
 }
 
 /// A node's state directory and datapath, over which agents come and go.
-pub(super) struct Node {
-    pub(super) state: tempfile::TempDir,
-    pub(super) datapath: Arc<FakeDatapath>,
-    pub(super) facts: NodeFacts,
+pub(crate) struct Node {
+    pub(crate) state: tempfile::TempDir,
+    pub(crate) datapath: Arc<FakeDatapath>,
+    pub(crate) facts: NodeFacts,
 }
 
 impl Node {
-    pub(super) fn new(cidrs: &[&str]) -> Self {
+    pub(crate) fn new(cidrs: &[&str]) -> Self {
         Self {
             state: tempfile::tempdir().unwrap(),
             datapath: Arc::default(),
@@ -101,12 +101,12 @@ impl Node {
     }
 
     /// A new agent on this node, which has looked at what its predecessor left.
-    pub(super) async fn agent(&self) -> Pods {
+    pub(crate) async fn agent(&self) -> Pods {
         self.agent_with(|_| {}).await
     }
 
     /// The same; `reached` is called after each step of ADD and DEL.
-    pub(super) async fn agent_with(&self, reached: impl Fn(Step) + Send + Sync + 'static) -> Pods {
+    pub(crate) async fn agent_with(&self, reached: impl Fn(Step) + Send + Sync + 'static) -> Pods {
         let pods = Pods::with_steps(
             self.state.path(),
             self.datapath.clone(),
@@ -121,7 +121,7 @@ impl Node {
     }
 
     /// Records and host sides of veths that exist now.
-    pub(super) fn leftovers(&self) -> Vec<String> {
+    pub(crate) fn leftovers(&self) -> Vec<String> {
         let mut left: Vec<String> = std::fs::read_dir(self.state.path().join("attachments"))
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -133,7 +133,7 @@ impl Node {
 }
 
 /// Names of the host sides in the calling thread's namespace.
-pub(super) fn host_sides() -> Vec<String> {
+pub(crate) fn host_sides() -> Vec<String> {
     // A fresh mount is not needed: /proc/thread-self/net follows the thread's namespace.
     let table = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
     let names = table
@@ -147,13 +147,13 @@ pub(super) fn host_sides() -> Vec<String> {
 }
 
 /// A container's network namespace; it ends when this is dropped.
-pub(super) struct Container {
-    pub(super) id: String,
+pub(crate) struct Container {
+    pub(crate) id: String,
     namespace: File,
 }
 
 impl Container {
-    pub(super) fn new(id: &str) -> Self {
+    pub(crate) fn new(id: &str) -> Self {
         let open = || {
             unshare(CloneFlags::CLONE_NEWNET).unwrap();
             File::open("/proc/thread-self/ns/net").unwrap()
@@ -164,7 +164,7 @@ impl Container {
         }
     }
 
-    pub(super) fn netns(&self) -> String {
+    pub(crate) fn netns(&self) -> String {
         format!(
             "/proc/{}/fd/{}",
             std::process::id(),
@@ -172,14 +172,14 @@ impl Container {
         )
     }
 
-    pub(super) fn key(&self) -> Key {
+    pub(crate) fn key(&self) -> Key {
         Key {
             container_id: self.id.clone(),
             ifname: "eth0".into(),
         }
     }
 
-    pub(super) fn request(&self) -> AddRequest {
+    pub(crate) fn request(&self) -> AddRequest {
         AddRequest {
             key: self.key(),
             network: "oxlan".into(),
@@ -190,7 +190,7 @@ impl Container {
     }
 
     /// Runs a command inside; its output.
-    pub(super) fn run(&self, command: &str) -> String {
+    pub(crate) fn run(&self, command: &str) -> String {
         let netns = crate::host::netns::Netns::open(self.netns().as_ref()).unwrap();
         let run = || {
             std::process::Command::new("sh")
@@ -204,7 +204,7 @@ impl Container {
     }
 
     /// Interfaces inside, except the loopback.
-    pub(super) fn has(&self, ifname: &str) -> bool {
+    pub(crate) fn has(&self, ifname: &str) -> bool {
         let netns = crate::host::netns::Netns::open(self.netns().as_ref()).unwrap();
         let find = || veth::find(&mut Rtnl::open().unwrap(), ifname).unwrap();
         netns.run(find).unwrap().is_some()
@@ -212,7 +212,7 @@ impl Container {
 }
 
 /// Runs a test on a node's own network namespace; skips it, saying why, where that is impossible.
-pub(super) fn on_a_node<F: Future<Output = ()>>(overlay: &[&str], test: impl FnOnce() -> F + Send) {
+pub(crate) fn on_a_node<F: Future<Output = ()>>(overlay: &[&str], test: impl FnOnce() -> F + Send) {
     std::thread::scope(|scope| {
         let run = || {
             if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
@@ -232,7 +232,7 @@ pub(super) fn on_a_node<F: Future<Output = ()>>(overlay: &[&str], test: impl FnO
     });
 }
 
-pub(super) fn shell(command: &str) {
+pub(crate) fn shell(command: &str) {
     let status = std::process::Command::new("sh")
         .args(["-c", command])
         .status()

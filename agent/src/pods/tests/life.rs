@@ -1,7 +1,9 @@
 //! What ADD makes, CHECK sees and DEL takes away.
 
-use super::fixture::{Container, Node, on_a_node};
-use crate::pods::{Expected, Phase};
+use std::collections::HashSet;
+
+use super::fixture::{Container, Node, on_a_node, shell};
+use crate::pods::{AddRequest, Attachment, Expected, NodeFacts, Phase, PodError, Pods};
 
 const DUAL: &[&str] = &["10.244.1.0/24", "fd00:244:1::/64"];
 const OVERLAY: &[&str] = &["10.244.1.0/32", "fd00:244:1::/128"];
@@ -46,4 +48,255 @@ fn an_attachment_is_complete_and_goes_completely() {
         assert!(!container.has("eth0"));
         pods.del(container.key()).await.unwrap();
     });
+}
+
+fn expected(attachment: &Attachment) -> Expected {
+    Expected {
+        netns: attachment.netns.clone(),
+        addresses: attachment.addresses.clone(),
+        mac: Some(attachment.mac),
+    }
+}
+
+#[test]
+fn check_finds_each_thing_that_is_missing() {
+    on_a_node(OVERLAY, async || {
+        let node = Node::new(DUAL);
+        let pods = node.agent().await;
+        let table: &[(&str, &str, &str)] = &[
+            (
+                "pod",
+                "ip address del 10.244.1.{n}/32 dev eth0",
+                "has lost its address 10.244.1.",
+            ),
+            (
+                "pod",
+                "ip -6 route del default",
+                "no default route via fe80::1",
+            ),
+            (
+                "pod",
+                "ip neigh del 169.254.1.1 dev eth0",
+                "no permanent neighbour 169.254.1.1",
+            ),
+            (
+                "pod",
+                "ip link set eth0 mtu 1400",
+                "eth0 has the MTU 1400 instead of 1450",
+            ),
+            (
+                "pod",
+                "ip link set eth0 address 02:00:00:00:00:01",
+                "eth0 has the MAC 02:",
+            ),
+            ("pod", "ip link set eth0 down", "eth0 is down"),
+            (
+                "pod",
+                "ip link set eth0 name eth7",
+                "the pod has no interface eth0",
+            ),
+            (
+                "host",
+                "ip route del 10.244.1.{n}/32",
+                "the host has no route to 10.244.1.",
+            ),
+            (
+                "host",
+                "ip neigh del fd00:244:1::{n:x} dev HOST",
+                "no permanent neighbour fd00:",
+            ),
+            (
+                "host",
+                "ip link set HOST address 02:00:00:00:00:01",
+                "has the MAC 02:",
+            ),
+            (
+                "host",
+                "ip link set HOST mtu 1400",
+                "has the MTU 1400 instead of 1450",
+            ),
+            ("host", "ip link set HOST down", "is down"),
+        ];
+        for (number, (side, command, difference)) in table.iter().enumerate() {
+            let container = Container::new(&format!("c{number}"));
+            let attachment = pods.add(container.request()).await.unwrap();
+            pods.check(container.key(), expected(&attachment))
+                .await
+                .unwrap();
+            let last = number + 2;
+            let command = command
+                .replace("{n}", &last.to_string())
+                .replace("{n:x}", &format!("{last:x}"))
+                .replace("HOST", &attachment.host_ifname);
+            match *side {
+                "pod" => assert_eq!(container.run(&command), "", "{command}"),
+                _ => shell(&command),
+            }
+            let error = pods
+                .check(container.key(), expected(&attachment))
+                .await
+                .unwrap_err();
+            let named =
+                matches!(&error, PodError::Differs(_)) && error.to_string().contains(difference);
+            assert!(named, "{command}: {error}");
+            pods.del(container.key()).await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn check_compares_with_the_datapath_and_the_runtime() {
+    on_a_node(OVERLAY, async || {
+        let node = Node::new(DUAL);
+        let pods = node.agent().await;
+        let container = Container::new("c1");
+        let unknown = pods
+            .check(container.key(), Expected::default())
+            .await
+            .unwrap_err();
+        assert!(matches!(unknown, PodError::Unknown { .. }), "{unknown}");
+
+        let attachment = pods.add(container.request()).await.unwrap();
+        let wrong = Expected {
+            addresses: vec!["10.244.1.99".parse().unwrap()],
+            mac: Some("02:00:00:00:00:01".parse().unwrap()),
+            ..expected(&attachment)
+        };
+        let error = pods.check(container.key(), wrong).await.unwrap_err();
+        assert!(
+            matches!(&error, PodError::Differs(d) if d.len() == 2),
+            "{error}"
+        );
+
+        node.datapath.pods.lock().unwrap().clear();
+        node.datapath.attached.lock().unwrap().clear();
+        let error = pods
+            .check(container.key(), expected(&attachment))
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(&error, PodError::Differs(d) if d.len() == 3),
+            "{error}"
+        );
+        pods.del(container.key()).await.unwrap();
+    });
+}
+
+#[test]
+fn gc_takes_what_is_not_listed_of_its_own_network() {
+    on_a_node(OVERLAY, async || {
+        let node = Node::new(DUAL);
+        let pods = node.agent().await;
+        let containers = ["listed", "stale", "foreign"].map(Container::new);
+        for container in &containers {
+            let network = if container.id == "foreign" {
+                "other"
+            } else {
+                "oxlan"
+            };
+            let request = AddRequest {
+                network: network.into(),
+                ..container.request()
+            };
+            pods.add(request).await.unwrap();
+        }
+        let valid = HashSet::from([containers[0].key()]);
+        let gone = pods.gc("oxlan".into(), valid).await.unwrap();
+        assert_eq!(gone, [containers[1].key()]);
+        let left: Vec<String> = pods.list().into_iter().map(|a| a.container_id).collect();
+        assert_eq!(left, ["foreign", "listed"]);
+        for network in ["oxlan", "other"] {
+            pods.gc(network.into(), HashSet::new()).await.unwrap();
+        }
+        assert_eq!(node.leftovers(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn the_mtu_follows_the_node_and_never_exceeds_the_configuration() {
+    on_a_node(OVERLAY, async || {
+        let node = Node::new(DUAL);
+        let pods = node.agent().await;
+        let (free, limited) = (Container::new("free"), Container::new("limited"));
+        let too_large = AddRequest {
+            mtu: Some(1451),
+            ..free.request()
+        };
+        let error = pods.add(too_large).await.unwrap_err();
+        assert!(
+            matches!(error, PodError::MtuTooLarge { limit: 1450, .. }),
+            "{error}"
+        );
+
+        pods.add(free.request()).await.unwrap();
+        let request = AddRequest {
+            mtu: Some(1400),
+            ..limited.request()
+        };
+        pods.add(request).await.unwrap();
+        for (mtu, for_free, for_limited) in [(8950, 8950, 1400), (1300, 1300, 1300)] {
+            let facts = NodeFacts {
+                mtu,
+                ..pods.facts()
+            };
+            assert_eq!(pods.set_facts(facts).await.unwrap(), Vec::<String>::new());
+            for (container, mtu) in [(&free, for_free), (&limited, for_limited)] {
+                let attachment = find(&pods, container);
+                assert_eq!(attachment.mtu, mtu);
+                pods.check(container.key(), expected(&attachment))
+                    .await
+                    .unwrap();
+            }
+        }
+        pods.del(free.key()).await.unwrap();
+        pods.del(limited.key()).await.unwrap();
+    });
+}
+
+#[test]
+fn one_family_alone_works() {
+    for (cidr, overlay) in [
+        ("10.244.1.0/24", OVERLAY[0]),
+        ("fd00:244:1::/64", OVERLAY[1]),
+    ] {
+        on_a_node(&[overlay], async || {
+            let node = Node::new(&[cidr]);
+            let pods = node.agent().await;
+            let container = Container::new("c1");
+            let attachment = pods.add(container.request()).await.unwrap();
+            assert_eq!(attachment.addresses.len(), 1);
+            pods.check(container.key(), expected(&attachment))
+                .await
+                .unwrap();
+            pods.del(container.key()).await.unwrap();
+        });
+    }
+}
+
+#[test]
+fn a_hundred_at_once() {
+    on_a_node(OVERLAY, async || {
+        let node = Node::new(DUAL);
+        let pods = std::sync::Arc::new(node.agent().await);
+        let containers: Vec<_> = (0..100).map(|n| Container::new(&format!("c{n}"))).collect();
+        let begun = std::time::Instant::now();
+        let mut tasks = tokio::task::JoinSet::new();
+        for container in &containers {
+            let (pods, request) = (pods.clone(), container.request());
+            tasks.spawn(async move { pods.add(request).await.unwrap().addresses });
+        }
+        let addresses: HashSet<_> = tasks.join_all().await.into_iter().flatten().collect();
+        println!("100 ADDs at once took {:?}", begun.elapsed());
+        assert_eq!(addresses.len(), 200);
+        for container in &containers {
+            pods.del(container.key()).await.unwrap();
+        }
+        assert_eq!(node.leftovers(), Vec::<String>::new());
+        assert!(node.datapath.is_empty());
+    });
+}
+
+fn find(pods: &Pods, container: &Container) -> Attachment {
+    let mut all = pods.list().into_iter();
+    all.find(|a| a.container_id == container.id).unwrap()
 }

@@ -1,4 +1,7 @@
 //! Attachments over real namespaces and veths, with a fake datapath.
 
-mod fixture;
+mod crash;
+pub(crate) mod fixture;
 mod life;
+mod random;
+mod trouble;
