@@ -162,7 +162,7 @@ impl Inner {
         self.steps.reached(Step::DelUnlinked);
         let detached = self
             .datapath
-            .detach(name)
+            .detach(name, attachment.host_ifindex)
             .map_err(datapath("detach from_pod"));
         detached.unwrap_or_else(|e| left.push(e.chain()));
         self.steps.reached(Step::DelDetached);

@@ -47,12 +47,10 @@ impl PodDatapath for FakeDatapath {
         Ok(())
     }
 
-    fn detach(&self, ifname: &str) -> Result<(), DatapathFault> {
+    fn detach(&self, ifname: &str, ifindex: u32) -> Result<(), DatapathFault> {
         self.ask("detach")?;
-        self.attached
-            .lock()
-            .unwrap()
-            .retain(|(name, _)| name != ifname);
+        let gone = |(name, index): &(String, u32)| name == ifname && [0, *index].contains(&ifindex);
+        self.attached.lock().unwrap().retain(|entry| !gone(entry));
         Ok(())
     }
 

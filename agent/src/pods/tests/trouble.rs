@@ -80,9 +80,12 @@ fn a_wrong_namespace_is_named() {
             netns: netns.into(),
             ..container.request()
         };
-        let add = async |netns: &str| match pods.add(with(netns)).await.unwrap_err() {
-            PodError::Netns(error) => error,
-            other => panic!("{netns}: {other}"),
+        let add = async |netns: &str| {
+            let error = pods.add(with(netns)).await.unwrap_err();
+            let PodError::Netns(error) = error else {
+                panic!("{netns}: {error}");
+            };
+            error
         };
         assert!(matches!(
             add("/run/netns/nowhere").await,
@@ -109,7 +112,7 @@ fn a_second_add_is_refused_while_the_first_is_alive() {
         let first = pods.add(container.request()).await.unwrap();
         let error = pods.add(container.request()).await.unwrap_err();
         assert!(matches!(error, PodError::Duplicate { .. }), "{error}");
-        assert_eq!(pods.list(), [first.clone()], "the first is untouched");
+        assert_eq!(pods.list(), std::slice::from_ref(&first), "it is untouched");
 
         // The container ended without a DEL and came back under its name.
         drop(container);
@@ -176,7 +179,7 @@ fn an_agent_drops_what_ended_while_it_was_away() {
         std::fs::write(record, "{\"container").unwrap();
 
         let pods = node.agent().await;
-        assert_eq!(pods.list(), [alive.clone()]);
+        assert_eq!(pods.list(), std::slice::from_ref(&alive));
         assert_eq!(pods.desired(), [alive.desired()]);
         assert_eq!(node.datapath.pods.lock().unwrap().len(), 2);
         pods.del(kept.key()).await.unwrap();
