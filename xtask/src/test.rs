@@ -86,7 +86,7 @@ fn unit_command(filter: Option<&str>) -> Command {
     command
 }
 
-/// Names of the test files that start with one of these, in order.
+/// Names of the tests, files or directories, that start with one of these, in order.
 fn targets(prefixes: &[&str]) -> Result<Vec<String>> {
     let mut targets = Vec::new();
     let directory = workspace::root().join("tests/tests");
@@ -94,9 +94,8 @@ fn targets(prefixes: &[&str]) -> Result<Vec<String>> {
         .with_context(|| format!("cannot read {}", directory.display()))?
     {
         let name = entry?.file_name().to_string_lossy().into_owned();
-        if let Some(stem) = name.strip_suffix(".rs")
-            && prefixes.iter().any(|prefix| stem.starts_with(prefix))
-        {
+        let stem = name.strip_suffix(".rs").unwrap_or(&name);
+        if prefixes.iter().any(|prefix| stem.starts_with(prefix)) {
             targets.push(stem.to_owned());
         }
     }

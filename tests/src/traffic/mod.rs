@@ -23,14 +23,27 @@ pub struct End<'a> {
     pub netns: &'a Netns,
     /// The address it is reached at.
     pub address: IpAddr,
+    /// The address of its sockets, which differs where somebody translates.
+    pub local: IpAddr,
 }
 
 impl<'a> End<'a> {
     /// The end at an address of a namespace.
     pub fn new(netns: &'a Netns, address: impl Into<IpAddr>) -> Self {
+        let address = address.into();
         Self {
             netns,
+            address,
+            local: address,
+        }
+    }
+
+    /// An end that is reached at another address than its own.
+    #[must_use]
+    pub fn reached_at(self, address: impl Into<IpAddr>) -> Self {
+        Self {
             address: address.into(),
+            ..self
         }
     }
 
@@ -41,8 +54,8 @@ impl<'a> End<'a> {
     /// If the address cannot be bound.
     pub fn udp(&self) -> Result<std::net::UdpSocket> {
         self.netns.inside(|| {
-            let socket = std::net::UdpSocket::bind((self.address, 0))
-                .with_context(|| format!("cannot bind {}", self.address))?;
+            let socket = std::net::UdpSocket::bind((self.local, 0))
+                .with_context(|| format!("cannot bind {}", self.local))?;
             socket.set_read_timeout(Some(TIMEOUT))?;
             Ok(socket)
         })
@@ -50,8 +63,8 @@ impl<'a> End<'a> {
 
     fn listener(&self) -> Result<std::net::TcpListener> {
         self.netns.inside(|| {
-            std::net::TcpListener::bind((self.address, 0))
-                .with_context(|| format!("cannot listen on {}", self.address))
+            std::net::TcpListener::bind((self.local, 0))
+                .with_context(|| format!("cannot listen on {}", self.local))
         })
     }
 

@@ -15,7 +15,7 @@ use super::{End, TIMEOUT, pattern};
 /// If the connection is not made, stalls for seconds, or a byte differs.
 pub fn transfer(client: End<'_>, server: End<'_>, bytes: usize) -> Result<IpAddr> {
     let listener = server.listener()?;
-    let mut near = client.connect(listener.local_addr()?)?;
+    let mut near = client.connect((server.address, listener.local_addr()?.port()).into())?;
     let (mut far, peer) = listener.accept().context("no connection arrived")?;
     far.set_read_timeout(Some(TIMEOUT))?;
     far.set_write_timeout(Some(TIMEOUT))?;

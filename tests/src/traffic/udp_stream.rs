@@ -95,7 +95,7 @@ impl UdpStream {
         let (near, far) = (client.udp()?, server.udp()?);
         enlarge_receive_buffer(&far)?;
         far.set_read_timeout(Some(QUIET))?;
-        let to = far.local_addr()?;
+        let to = (server.address, far.local_addr()?.port()).into();
         let stop = Arc::new(AtomicBool::new(false));
         let arrived = Arc::new(AtomicU64::new(0));
         let sender = std::thread::spawn({

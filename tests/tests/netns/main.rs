@@ -1,0 +1,15 @@
+//! Clusters of nodes in network namespaces, with real agents.
+
+#![cfg(test)]
+
+mod answers;
+mod cleanup;
+mod cluster_file;
+mod drift;
+mod forgery;
+mod life;
+mod many_pods;
+mod outside;
+mod packet_shapes;
+mod reach;
+mod refusals;
