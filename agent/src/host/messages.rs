@@ -215,7 +215,7 @@ pub(super) fn route(route: &Route) -> Message {
     let header = &mut message.header;
     header.address_family = route.family;
     header.table = RouteHeader::RT_TABLE_MAIN;
-    header.protocol = RouteProtocol::Static;
+    header.protocol = RouteProtocol::from(super::layer3::ROUTE_PROTOCOL);
     header.kind = RouteType::Unicast;
     header.scope = match route.gateway {
         Some(_) => RouteScope::Universe,
@@ -242,7 +242,7 @@ pub(super) fn route(route: &Route) -> Message {
     Message::NewRoute(message)
 }
 
-fn route_address(address: IpAddr) -> RouteAddress {
+pub(super) fn route_address(address: IpAddr) -> RouteAddress {
     match address {
         IpAddr::V4(v4) => RouteAddress::Inet(v4),
         IpAddr::V6(v6) => RouteAddress::Inet6(v6),
@@ -256,7 +256,7 @@ pub(super) fn family(address: IpAddr) -> AddressFamily {
     }
 }
 
-fn host_prefix(address: IpAddr) -> u8 {
+pub(super) fn host_prefix(address: IpAddr) -> u8 {
     match address {
         IpAddr::V4(_) => 32,
         IpAddr::V6(_) => 128,

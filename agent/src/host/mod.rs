@@ -1,7 +1,14 @@
 //! The only room that touches the host: netlink, namespaces, sysctl, nftables.
 
+pub mod device;
 pub mod inspect;
+pub mod layer3;
 mod messages;
 pub mod netns;
+pub mod nftables;
+pub mod paths;
+pub mod preflight;
 pub mod rtnl;
+pub mod sysctl;
 pub mod veth;
+pub mod watch;

@@ -132,6 +132,8 @@ impl Rtnl {
         socket
             .connect(&SocketAddr::new(0, 0))
             .map_err(RtnlError::Socket)?;
+        // Lets a dump leave out what is not asked for. Kernels without it (before 4.20) send all.
+        let _ = socket.set_netlink_get_strict_chk(true);
         Ok(Self {
             socket,
             sequence: 0,
@@ -179,6 +181,35 @@ impl Rtnl {
                 }
             }
         }
+    }
+
+    /// Asks several questions at once. Returns the answer to each, or none where the kernel refused.
+    ///
+    /// # Errors
+    /// A failure of the socket.
+    pub fn ask_each(
+        &mut self,
+        questions: Vec<RouteNetlinkMessage>,
+    ) -> Result<Vec<Option<RouteNetlinkMessage>>, RtnlError> {
+        let first = self.sequence.wrapping_add(1);
+        let mut bytes = Vec::with_capacity(64 * questions.len());
+        let mut answers: Vec<Option<RouteNetlinkMessage>> = vec![None; questions.len()];
+        for question in questions {
+            self.append(&mut bytes, question, NLM_F_REQUEST | NLM_F_ACK);
+        }
+        self.socket.send(&bytes, 0).map_err(RtnlError::Socket)?;
+        let mut outstanding = answers.len();
+        while outstanding > 0 {
+            for answer in self.receive()? {
+                let position = answer.header.sequence_number.wrapping_sub(first) as usize;
+                match (answer.payload, answers.get_mut(position)) {
+                    (NetlinkPayload::InnerMessage(message), Some(slot)) => *slot = Some(message),
+                    (NetlinkPayload::Error(_), Some(_)) => outstanding -= 1,
+                    _ => {}
+                }
+            }
+        }
+        Ok(answers)
     }
 
     fn append(&mut self, bytes: &mut Vec<u8>, message: RouteNetlinkMessage, flags: u16) {
