@@ -128,8 +128,8 @@ impl<'a> Btf<'a> {
             match self.text(member[0])?.as_str() {
                 "type" => map.map_type = self.number(member[1])?,
                 "max_entries" => map.max_entries = self.number(member[1])?,
-                "key" => map.key = Some(self.pointee(member[1])?),
-                "value" => map.value = Some(self.pointee(member[1])?),
+                "key" => map.key = self.pointee(member[1])?,
+                "value" => map.value = self.pointee(member[1])?,
                 _ => {
                     let inner = self.get(member[1])?;
                     if inner.kind == STRUCT || inner.kind == UNION {
@@ -155,9 +155,15 @@ impl<'a> Btf<'a> {
             .context("an array without length")
     }
 
-    fn pointee(&self, pointer: u32) -> Result<(String, u32)> {
+    /// Name and size of the type that a pointer is to; none for what takes no space, as `()`.
+    fn pointee(&self, pointer: u32) -> Result<Option<(String, u32)>> {
         let id = self.get(pointer)?.size_or_type;
-        Ok((self.type_name(id)?, self.size(id)?))
+        let size = self.size(id)?;
+        Ok(if size == 0 {
+            None
+        } else {
+            Some((self.type_name(id)?, size))
+        })
     }
 
     fn type_name(&self, id: u32) -> Result<String> {

@@ -47,13 +47,10 @@ fn in_package(version: &str) -> PathBuf {
 
 fn from_rustup(version: &str) -> Result<()> {
     find_program("rustup").context("there is no rustup")?;
-    exec(Command::new("rustup").current_dir(root()).args([
-        "component",
-        "add",
-        "rust-src",
-        "--toolchain",
-        version,
-    ]))
+    let mut rustup = Command::new("rustup");
+    // A backtrace would not tell the user anything that the message does not.
+    rustup.env("RUST_BACKTRACE", "0").current_dir(root());
+    exec(rustup.args(["component", "add", "rust-src", "--toolchain", version]))
 }
 
 fn from_debian(version: &str) -> Result<()> {
