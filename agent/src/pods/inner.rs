@@ -42,7 +42,7 @@ impl Inner {
     ) -> Self {
         let records = Records {
             attachments: BTreeMap::new(),
-            ipam: Ipam::new(store.cursor().unwrap_or_default()),
+            ipam: Ipam::new(store.memory().unwrap_or_default()),
         };
         Self {
             store,
@@ -78,7 +78,7 @@ impl Inner {
     ) -> Result<Attachment, PodError> {
         let mut records = self.records();
         let addresses = records.ipam.allocate(&request.key, &facts.pod_cidrs)?;
-        if let Err(error) = self.store.save_cursor(records.ipam.cursor()) {
+        if let Err(error) = self.store.save_memory(records.ipam.memory()) {
             records.ipam.free(&request.key, &addresses);
             return Err(error);
         }
@@ -122,6 +122,12 @@ impl Inner {
         let mut records = self.records();
         records.attachments.remove(&key);
         records.ipam.free(&key, &attachment.addresses);
+        if let Err(error) = self.store.save_memory(records.ipam.memory()) {
+            tracing::warn!(
+                "after a restart a freed address could be used too early: {}",
+                error.chain()
+            );
+        }
         Ok(())
     }
 

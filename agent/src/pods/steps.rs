@@ -25,7 +25,7 @@ macro_rules! steps {
 }
 
 steps! {
-    /// ADD: addresses are chosen and the cursor is written; the record is not.
+    /// ADD: addresses are chosen, the record is not written.
     AddReserved = "add-reserved";
     /// ADD: the record "adding" is written.
     AddRecorded = "add-recorded";

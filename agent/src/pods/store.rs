@@ -5,10 +5,11 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::{Attachment, Key, PodError};
 
-/// The directory `attachments` below the state directory, and the address cursor beside it.
+/// The directory `attachments` below the state directory, and what IPAM has to remember beside it.
 #[derive(Debug)]
 pub(super) struct Store {
     state: PathBuf,
@@ -68,19 +69,19 @@ impl Store {
         remove(&self.path_of(key))
     }
 
-    /// The address cursor, or none when there is no readable one.
-    pub(super) fn cursor<T: serde::de::DeserializeOwned>(&self) -> Option<T> {
-        let text = fs::read(self.cursor_path()).ok()?;
+    /// What IPAM remembers, or none when there is nothing readable.
+    pub(super) fn memory<T: DeserializeOwned>(&self) -> Option<T> {
+        let text = fs::read(self.memory_path()).ok()?;
         serde_json::from_slice(&text).ok()
     }
 
-    /// Writes the address cursor. It is not synced: after a power failure no pod is left whose
-    /// address a lost cursor could give away too early.
-    pub(super) fn save_cursor<T: Serialize>(&self, cursor: &T) -> Result<(), PodError> {
-        write_atomically(&self.cursor_path(), cursor, false)
+    /// Writes what IPAM has to remember. It is not synced: after a power failure no pod is left
+    /// that late packets could be meant for.
+    pub(super) fn save_memory<T: Serialize>(&self, memory: &T) -> Result<(), PodError> {
+        write_atomically(&self.memory_path(), memory, false)
     }
 
-    fn cursor_path(&self) -> PathBuf {
+    fn memory_path(&self) -> PathBuf {
         self.state.join("ipam.json")
     }
 
