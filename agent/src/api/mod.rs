@@ -52,3 +52,6 @@ pub struct ApiState {
     /// Everything else.
     pub node: Arc<dyn NodeView>,
 }
+
+#[cfg(test)]
+mod tests;
