@@ -18,39 +18,46 @@ const TARGET: &str = if cfg!(target_endian = "big") {
 ///
 /// Says what is missing when `cargo xtask setup` was not run, or what the compiler said.
 pub fn build(workspace: &Path, target_dir: &Path) -> Result<PathBuf, String> {
-    let tools = target_dir.join("tools");
-    let build_dir = target_dir.join("ebpf");
-    let mut cargo = cargo(workspace);
-    cargo
-        .args([
-            "build",
-            "--release",
-            "--package",
-            "oxlan-ebpf",
-            "--target",
-            TARGET,
-        ])
-        .args(["-Z", "build-std=core", "--target-dir"])
-        .arg(&build_dir)
-        .env("RUSTC_BOOTSTRAP", "1")
-        .env("CARGO_ENCODED_RUSTFLAGS", rustflags(&tools)?);
-    if let Some(library) = unpacked_library(workspace, &tools)? {
-        cargo.env("__CARGO_TESTS_ONLY_SRC_ROOT", library);
-    }
+    let mut cargo = cargo(workspace, target_dir, "build")?;
     let status = cargo
         .status()
         .map_err(|error| format!("cannot run cargo: {error}"))?;
     if !status.success() {
         return Err(format!("building the BPF programs failed ({status})"));
     }
-    let built = build_dir.join(TARGET).join("release/oxlan");
+    let built = build_dir(target_dir).join(TARGET).join("release/oxlan");
     let object = target_dir.join("bpf/oxlan.o");
     copy_if_changed(&built, &object)?;
     Ok(object)
 }
 
+/// A cargo subcommand (`build`, `clippy`) for the crate with the programs.
+///
+/// # Errors
+///
+/// Says what is missing when `cargo xtask setup` was not run.
+pub fn cargo(workspace: &Path, target_dir: &Path, subcommand: &str) -> Result<Command, String> {
+    let tools = target_dir.join("tools");
+    let mut cargo = clean_cargo(workspace);
+    cargo
+        .args([subcommand, "--release", "--package", "oxlan-ebpf"])
+        .args(["--target", TARGET, "-Z", "build-std=core", "--target-dir"])
+        .arg(build_dir(target_dir))
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("CARGO_ENCODED_RUSTFLAGS", rustflags(&tools)?);
+    if let Some(library) = unpacked_library(workspace, &tools)? {
+        cargo.env("__CARGO_TESTS_ONLY_SRC_ROOT", library);
+    }
+    Ok(cargo)
+}
+
+/// The programs get a target directory of their own, as the outer cargo holds the lock of the other.
+fn build_dir(target_dir: &Path) -> PathBuf {
+    target_dir.join("ebpf")
+}
+
 /// Cargo without what an outer cargo, or clippy, put into the environment for its own target.
-fn cargo(workspace: &Path) -> Command {
+fn clean_cargo(workspace: &Path) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(workspace);
     for name in [

@@ -9,6 +9,7 @@ mod demo;
 )]
 mod ebpf_object;
 mod exec;
+mod lint;
 mod setup;
 mod test;
 mod workspace;
@@ -35,6 +36,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Build the BPF programs and describe the object
     BuildEbpf,
+    /// Check formatting and run clippy over everything, the BPF programs included
+    Lint,
     /// Start three nodes with pods on this machine and watch them talk
     Demo(demo::Arguments),
     /// Run the tests of a tier, or of all
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Command::Setup => setup::command(),
         Command::Bench(arguments) => bench::command(&arguments),
         Command::BuildEbpf => build_ebpf::command(),
+        Command::Lint => lint::command(),
         Command::Demo(arguments) => demo::command(&arguments),
         Command::Test(arguments) => test::command(&arguments),
     };
