@@ -1,7 +1,7 @@
 //! Calls of `oxlan-cni` exactly as libcni makes them: environment, configuration on standard input.
 
 use std::io::Write;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
@@ -99,22 +99,27 @@ impl Call<'_> {
                 command.env(name, value);
             }
         }
-        // Written before the start: the plugin may end without reading all of it.
-        command.stdin(stdin_of(&self.config.to_string())?);
-        let output = finish(&mut command)?;
-        let stdout = String::from_utf8_lossy(&output.stdout);
-        let json = if stdout.trim().is_empty() {
-            Value::Null
-        } else {
-            serde_json::from_str(&stdout).with_context(|| format!("not JSON: {stdout}"))?
-        };
-        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        Ok(Answer {
-            success: output.status.success(),
-            json,
-            stderr,
-        })
+        ask(&mut command, &self.config)
     }
+}
+
+/// Runs a plugin, whose environment is complete, with this configuration.
+pub(crate) fn ask(command: &mut Command, config: &Value) -> Result<Answer> {
+    // Written before the start: the plugin may end without reading all of it.
+    command.stdin(stdin_of(&config.to_string())?);
+    let output = finish(command)?;
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let json = if stdout.trim().is_empty() {
+        Value::Null
+    } else {
+        serde_json::from_str(&stdout).with_context(|| format!("not JSON: {stdout}"))?
+    };
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    Ok(Answer {
+        success: output.status.success(),
+        json,
+        stderr,
+    })
 }
 
 /// A pipe with this text, which must fit into it (64 KiB).

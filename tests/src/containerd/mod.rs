@@ -5,6 +5,7 @@ pub mod cgroup;
 pub mod container;
 pub mod image;
 pub mod room;
+pub mod site;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

@@ -6,11 +6,13 @@ use super::Outcome;
 use crate::exec::{as_root, exec, find_program, output};
 
 /// A program and the packages that have it: the first that this distribution knows is installed.
-const PROGRAMS: [(&str, &[&str]); 13] = [
+const PROGRAMS: [(&str, &[&str]); 14] = [
     ("ip", &["iproute2"]),
     ("tc", &["iproute2"]),
     ("bpftool", &["bpftool", "linux-tools-generic"]),
     ("nft", &["nftables"]),
+    // What the plugin `portmap` sets its rules with.
+    ("iptables", &["iptables"]),
     ("nsenter", &["util-linux"]),
     ("ping", &["iputils-ping"]),
     ("traceroute", &["traceroute"]),
