@@ -18,7 +18,7 @@ use super::netns::{Netns, NetnsError};
 use super::rtnl::{Batch, Rtnl, RtnlError};
 
 /// IPv6 exists on a link from this MTU on (RFC 8200, section 5).
-const MIN_MTU_V6: u16 = 1280;
+pub const MIN_MTU_V6: u16 = 1280;
 
 /// Why one side of a pair cannot be made or changed.
 #[derive(Debug, thiserror::Error)]

@@ -16,7 +16,7 @@ impl Inner {
     pub(super) fn add(&self, request: &AddRequest) -> Result<Attachment, PodError> {
         let _turn = self.busy.turn(&request.key);
         let facts = self.facts();
-        let mtu = usable_mtu(request.mtu, facts.mtu)?;
+        let mtu = usable_mtu(request.mtu, &facts)?;
         let netns = Netns::open(Path::new(&request.netns))?;
         self.clear_the_way(request)?;
         let reserved = self.reserve(request, &facts, mtu)?;
@@ -103,10 +103,15 @@ pub(super) fn host_routes(attachment: &Attachment, facts: &NodeFacts) -> Vec<Hos
 }
 
 /// The network configuration can ask for less than the node's MTU, not for more.
-fn usable_mtu(wanted: Option<u16>, limit: u16) -> Result<u16, PodError> {
-    match wanted {
-        Some(wanted) if wanted > limit => Err(PodError::MtuTooLarge { wanted, limit }),
-        Some(wanted) => Ok(wanted),
-        None => Ok(limit),
+fn usable_mtu(wanted: Option<u16>, facts: &NodeFacts) -> Result<u16, PodError> {
+    let limit = facts.mtu;
+    let mtu = wanted.unwrap_or(limit);
+    let has_ipv6 = facts.pod_cidrs.iter().any(|cidr| cidr.addr().is_ipv6());
+    if mtu > limit {
+        Err(PodError::MtuTooLarge { wanted: mtu, limit })
+    } else if has_ipv6 && mtu < veth::MIN_MTU_V6 {
+        Err(PodError::MtuTooSmall { mtu })
+    } else {
+        Ok(mtu)
     }
 }

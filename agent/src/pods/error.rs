@@ -54,6 +54,14 @@ pub enum PodError {
         /// The node's pod MTU.
         limit: u16,
     },
+    /// The path is too narrow for IPv6.
+    #[error(
+        "the pods' MTU would be {mtu}, but IPv6 needs 1280: raise the uplink's MTU, or give the node no IPv6 pod CIDR"
+    )]
+    MtuTooSmall {
+        /// What pods would have.
+        mtu: u16,
+    },
     /// The namespace cannot be entered.
     #[error(transparent)]
     Netns(#[from] NetnsError),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Attachment, Key, PodError};
+use super::{Attachment, Key, Phase, PodError};
 
 /// The directory `attachments` below the state directory, and what IPAM has to remember beside it.
 #[derive(Debug)]
@@ -37,7 +37,8 @@ impl Store {
         })
     }
 
-    /// Every record. Files that a crash left half-written are removed: nothing was made for them yet.
+    /// Every record. What a crash (`.tmp`) or a power failure (an empty file) has cut short is
+    /// removed: nothing had been made for the one, and nothing made is left after the other.
     pub(super) fn load(&self) -> Result<Loaded, PodError> {
         let mut loaded = Loaded::default();
         let directory = &self.attachments;
@@ -46,7 +47,8 @@ impl Store {
             let path = entry.map_err(|e| fault("list", directory, e))?.path();
             match path.extension().and_then(|e| e.to_str()) {
                 Some("json") => match read(&path) {
-                    Ok(attachment) => loaded.attachments.push(attachment),
+                    Ok(Some(attachment)) => loaded.attachments.push(attachment),
+                    Ok(None) => remove(&path)?,
                     Err(error) => loaded.broken.push(error),
                 },
                 Some("tmp") => remove(&path)?,
@@ -60,8 +62,12 @@ impl Store {
     }
 
     /// Writes or replaces a record: the old or the new one is there at any time, never a part.
+    ///
+    /// Only a complete attachment's is synced. The others matter to the next process alone, for no
+    /// namespace survives a power failure, and a sync is the slowest step of an ADD.
     pub(super) fn save(&self, attachment: &Attachment) -> Result<(), PodError> {
-        write_atomically(&self.path_of(&Key::of(attachment)), attachment, true)
+        let sync = attachment.phase == Phase::Ready;
+        write_atomically(&self.path_of(&Key::of(attachment)), attachment, sync)
     }
 
     /// Removes a record; that there is none is no error.
@@ -96,9 +102,13 @@ impl Store {
     }
 }
 
-fn read(path: &Path) -> Result<Attachment, PodError> {
+fn read(path: &Path) -> Result<Option<Attachment>, PodError> {
     let text = fs::read(path).map_err(|e| fault("read", path, e))?;
-    serde_json::from_slice(&text).map_err(|source| PodError::Record {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let record = serde_json::from_slice(&text);
+    record.map(Some).map_err(|source| PodError::Record {
         path: path.to_owned(),
         source,
     })
@@ -135,5 +145,94 @@ fn fault(action: &'static str, path: &Path, source: io::Error) -> PodError {
         action,
         path: path.to_owned(),
         source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pods::PodLabels;
+    use oxlan_common::addr::Mac;
+
+    fn attachment(container_id: &str, ifname: &str) -> Attachment {
+        Attachment {
+            container_id: container_id.into(),
+            ifname: ifname.into(),
+            network: "oxlan".into(),
+            netns: "/run/netns/x".into(),
+            phase: Phase::Ready,
+            addresses: vec!["10.244.1.2".parse().unwrap()],
+            mac: Mac::new([0x0a, 0x58, 10, 244, 1, 2]),
+            host_ifname: "oxl00000000001".into(),
+            host_ifindex: 7,
+            host_mac: Mac::new([0x0e, 0, 0, 0, 0, 1]),
+            mtu: 1450,
+            mtu_limit: None,
+            created: 1,
+            pod: PodLabels::default(),
+        }
+    }
+
+    #[test]
+    fn records_are_readable_and_come_back() {
+        let state = tempfile::tempdir().unwrap();
+        let store = Store::open(state.path()).unwrap();
+        let records = [attachment("a", "b-c"), attachment("a-b", "c")];
+        for record in &records {
+            store.save(record).unwrap();
+        }
+        let loaded = Store::open(state.path()).unwrap().load().unwrap();
+        assert_eq!(
+            loaded.attachments, records,
+            "names that look alike are kept apart"
+        );
+        let text = fs::read_to_string(state.path().join("attachments/a@b-c.json")).unwrap();
+        for line in [
+            "\"phase\": \"ready\"",
+            "\"mac\": \"0a:58:0a:f4:01:02\"",
+            "\"10.244.1.2\"",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
+        for record in &records {
+            store.remove(&Key::of(record)).unwrap();
+            store.remove(&Key::of(record)).unwrap();
+        }
+        assert_eq!(store.load().unwrap().attachments, []);
+    }
+
+    #[test]
+    fn what_is_cut_short_goes_and_what_is_strange_stays() {
+        let state = tempfile::tempdir().unwrap();
+        let store = Store::open(state.path()).unwrap();
+        let directory = state.path().join("attachments");
+        for (name, text) in [
+            ("a@eth0.json", ""),
+            ("b@eth0.tmp", "{"),
+            ("c@eth0.json", "{}"),
+        ] {
+            fs::write(directory.join(name), text).unwrap();
+        }
+        let loaded = store.load().unwrap();
+        assert!(
+            matches!(&loaded.broken[..], [PodError::Record { path, .. }] if path.ends_with("c@eth0.json"))
+        );
+        let left: Vec<_> = fs::read_dir(&directory)
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
+        assert_eq!(left, ["c@eth0.json"]);
+    }
+
+    #[test]
+    fn an_unwritable_directory_is_named() {
+        let state = tempfile::tempdir().unwrap();
+        let file = state.path().join("file");
+        fs::write(&file, "").unwrap();
+        let error = Store::open(&file).unwrap_err();
+        assert!(
+            error.to_string().contains(file.to_str().unwrap()),
+            "{error}"
+        );
     }
 }

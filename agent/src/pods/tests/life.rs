@@ -254,6 +254,38 @@ fn the_mtu_follows_the_node_and_never_exceeds_the_configuration() {
 }
 
 #[test]
+fn ipv6_works_where_the_container_has_it_switched_off() {
+    on_a_node(OVERLAY, async || {
+        let node = Node::new(DUAL);
+        let pods = node.agent().await;
+        let container = Container::new("c1");
+        let off = "for c in all default; do echo 1 > /proc/sys/net/ipv6/conf/$c/disable_ipv6; done";
+        assert_eq!(container.run(off), "");
+        let attachment = pods.add(container.request()).await.unwrap();
+        pods.check(container.key(), expected(&attachment))
+            .await
+            .unwrap();
+        pods.del(container.key()).await.unwrap();
+    });
+}
+
+#[test]
+fn ipv6_needs_its_mtu() {
+    on_a_node(OVERLAY, async || {
+        let mut node = Node::new(DUAL);
+        node.facts.mtu = 1279;
+        let pods = node.agent().await;
+        let container = Container::new("c1");
+        let error = pods.add(container.request()).await.unwrap_err();
+        assert!(
+            matches!(error, PodError::MtuTooSmall { mtu: 1279 }),
+            "{error}"
+        );
+        assert_eq!(node.leftovers(), Vec::<String>::new());
+    });
+}
+
+#[test]
 fn one_family_alone_works() {
     for (cidr, overlay) in [
         ("10.244.1.0/24", OVERLAY[0]),
