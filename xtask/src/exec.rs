@@ -58,6 +58,11 @@ pub(crate) fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }
 
+/// Whether [`as_root`] has a way.
+pub(crate) fn can_be_root() -> bool {
+    is_root() || find_program("sudo").is_some()
+}
+
 /// A command that runs as root: directly, or with sudo after saying so.
 pub(crate) fn as_root(program: &str, arguments: &[&str]) -> Result<Command> {
     if is_root() {
@@ -65,7 +70,7 @@ pub(crate) fn as_root(program: &str, arguments: &[&str]) -> Result<Command> {
         command.args(arguments);
         return Ok(command);
     }
-    if find_program("sudo").is_none() {
+    if !can_be_root() {
         bail!(
             "this needs root and there is no sudo: run as root: {program} {}",
             arguments.join(" ")

@@ -40,57 +40,69 @@ const RUN_STEPS: [(&str, Step); 3] = [
 
 /// The command: does what is missing and says what state things are in.
 pub(crate) fn command() -> Result<()> {
-    if ensure()? {
-        println!("setup is complete");
+    let state = ensure_all()?;
+    if !state.missing.is_empty() {
+        bail!("set-up is not complete: tests and the demo need what is missing");
+    }
+    if state.installed {
+        println!("set-up is complete");
     } else {
         println!("nothing was missing");
     }
     Ok(())
 }
 
-/// Ensures that programs can be built and nodes can run; says nothing when nothing is missing.
-///
-/// Returns whether anything had to be installed.
-pub(crate) fn ensure() -> Result<bool> {
-    let _lock = lock()?;
-    let (built, build_missing) = run(&BUILD_STEPS);
-    let (ran, run_missing) = run(&RUN_STEPS);
-    report(&build_missing);
-    report(&run_missing);
-    if !build_missing.is_empty() {
-        bail!("the BPF programs cannot be built, see above");
-    }
-    Ok(built || ran)
+/// Ensures what building needs, and what running nodes needs as far as possible; says nothing when
+/// nothing is missing.
+pub(crate) fn ensure() -> Result<()> {
+    ensure_all().map(drop)
 }
 
-/// Ensures only that the BPF programs can be built.
-pub(crate) fn ensure_build() -> Result<()> {
+/// What the steps did.
+#[derive(Default)]
+struct State {
+    installed: bool,
+    missing: Vec<String>,
+}
+
+fn ensure_all() -> Result<State> {
     let _lock = lock()?;
-    let (_, missing) = run(&BUILD_STEPS);
-    report(&missing);
-    if !missing.is_empty() {
+    let built = run(&BUILD_STEPS);
+    let ran = run(&RUN_STEPS);
+    must_build(&built)?;
+    Ok(State {
+        installed: built.installed || ran.installed,
+        missing: ran.missing,
+    })
+}
+
+fn must_build(state: &State) -> Result<()> {
+    if !state.missing.is_empty() {
         bail!("the BPF programs cannot be built, see above");
     }
     Ok(())
 }
 
-fn run(steps: &[(&'static str, Step)]) -> (bool, Vec<String>) {
-    let mut installed = false;
-    let mut missing = Vec::new();
+/// Ensures only that the BPF programs can be built.
+pub(crate) fn ensure_build() -> Result<()> {
+    let _lock = lock()?;
+    must_build(&run(&BUILD_STEPS))
+}
+
+/// Takes every step and reports those that cannot be taken.
+fn run(steps: &[(&'static str, Step)]) -> State {
+    let mut state = State::default();
     for (name, step) in steps {
         match step() {
             Ok(Outcome::Ready) => {}
-            Ok(Outcome::Installed) => installed = true,
-            Err(error) => missing.push(format!("{name}: {error:#}")),
+            Ok(Outcome::Installed) => state.installed = true,
+            Err(error) => {
+                eprintln!("missing: {name}: {error:#}");
+                state.missing.push((*name).to_owned());
+            }
         }
     }
-    (installed, missing)
-}
-
-fn report(missing: &[String]) {
-    for text in missing {
-        eprintln!("missing: {text}");
-    }
+    state
 }
 
 /// Two set-ups of one checkout at once would build the same tool twice.

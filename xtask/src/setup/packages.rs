@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 
 use super::Outcome;
-use crate::exec::{as_root, exec, find_program, output};
+use crate::exec::{as_root, can_be_root, exec, find_program, output};
 
 /// A program and the packages that have it: the first that this distribution knows is installed.
 const PROGRAMS: [(&str, &[&str]); 14] = [
@@ -78,10 +78,14 @@ fn install(missing: &[Program]) -> Result<()> {
     packages.dedup();
     println!("==> installing {}", packages.join(" "));
     // Package lists that are some weeks old name files that are gone: update them and try again.
-    apt_install(&packages).or_else(|_| {
-        update()?;
-        apt_install(&packages)
-    })
+    let Err(error) = apt_install(&packages) else {
+        return Ok(());
+    };
+    if !can_be_root() {
+        return Err(error);
+    }
+    update()?;
+    apt_install(&packages)
 }
 
 fn choose(candidates: &[&'static str]) -> Option<&'static str> {
