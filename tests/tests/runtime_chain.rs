@@ -52,6 +52,8 @@ fn runtime_libcni_chain_with_loopback_and_tuning() {
 }
 
 /// Published ports: the host translates addresses, and answers must go back through it.
+///
+/// Without CHECK: that of the plugin in Debian 12 looks for IPv4's rules in IPv6's table.
 #[test]
 fn runtime_libcni_chain_with_portmap() {
     with_references(|site| {
@@ -62,7 +64,6 @@ fn runtime_libcni_chain_with_portmap() {
         let mappings = json!([{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]);
         pod.capabilities = Map::from_iter([("portMappings".to_owned(), mappings)]);
         let result = site.libcni.add(&network, &pod)?;
-        site.libcni.check(&network, &pod)?;
         let address = column(&result, "ips", "address");
         let address = address[0].split('/').next().context("no address")?;
         expect_published(site, &netns, address)?;

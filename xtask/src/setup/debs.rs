@@ -23,7 +23,8 @@ const PACKAGES: [&str; 4] = [
 pub(super) fn ensure() -> Result<Outcome> {
     let to = tools().join("debs");
     let complete = to.join("complete");
-    if complete.exists() {
+    // What it says is what was unpacked, so that a package that is added later is unpacked, too.
+    if std::fs::read_to_string(&complete).is_ok_and(|packages| packages == PACKAGES.join(" ")) {
         return Ok(Outcome::Ready);
     }
     if find_program("apt-get").is_none() {
@@ -36,7 +37,7 @@ pub(super) fn ensure() -> Result<Outcome> {
     recreate(&to)?;
     unpack_all(&archives, &to)?;
     std::fs::remove_dir_all(&archives)?;
-    std::fs::write(&complete, "")?;
+    std::fs::write(&complete, PACKAGES.join(" "))?;
     Ok(Outcome::Installed)
 }
 
