@@ -100,6 +100,8 @@ outcomes! {
         UnsupportedProtocol = 16, "unsupported-protocol";
         /// A kernel helper refused to change the packet; this is a defect, please report it.
         HelperFailed = 17, "helper-failed";
+        /// A VXLAN packet that the underlay marked as having met congestion, around an inner packet that cannot carry the mark (RFC 6040, section 4.2).
+        CongestionMark = 18, "congestion-mark";
     }
 }
 

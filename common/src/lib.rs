@@ -6,5 +6,7 @@
 
 pub mod addr;
 pub mod counters;
+pub mod decide;
 pub mod maps;
+pub mod packet;
 pub mod wire;

@@ -1,61 +1,112 @@
-//! Oxlan's TC programs: entry points only.
+//! Oxlan's TC programs. Each entry point is one match from decision to action.
 #![no_std]
 #![no_main]
 
+mod actions;
 mod maps;
+mod skb;
+mod tables;
+mod tunnel_key;
+mod watch;
 
-use aya_ebpf::EbpfContext as _;
 use aya_ebpf::macros::{classifier, fexit};
 use aya_ebpf::programs::{FExitContext, TcContext};
+use oxlan_common::counters::{DropReason, Verdict};
+use oxlan_common::decide::{self, Aside, FromOverlay, FromPod, FromUplink, ToOverlay};
+use oxlan_common::packet::Front;
 
+use actions::PASS;
+use skb::Skb;
+use tables::Maps;
+
+/// TC ingress on the host side of each pod's veth.
 #[classifier]
-fn from_pod(_ctx: TcContext) -> i32 {
-    maps::PODS.get_ptr(oxlan_common::addr::Addr::UNSPECIFIED);
-    maps::ROUTES.get_ptr(oxlan_common::maps::RouteKey {
-        prefix: oxlan_common::addr::Addr::UNSPECIFIED,
-        prefix_len: 0,
-    });
-    maps::VTEPS.get_ptr(oxlan_common::addr::Addr::UNSPECIFIED);
-    maps::CONFIG.get_ptr(0);
-    maps::COUNTERS.get_ptr(0);
-    maps::BULK.get_ptr(0);
-    -1
+fn from_pod(ctx: TcContext) -> i32 {
+    let skb = &mut Skb::new(ctx);
+    let front = &mut Front::empty();
+    if !front.read(skb, 0) {
+        return actions::drop(skb, DropReason::Truncated);
+    }
+    match decide::from_pod(skb, front, &Maps) {
+        FromPod::Unconfigured => PASS,
+        FromPod::Deliver { pod } => actions::deliver(skb, front, pod, Verdict::LocalPod),
+        FromPod::Encapsulate { route, config, ecn } => {
+            actions::encapsulate(skb, front, route, config, ecn)
+        }
+        FromPod::ToHost => actions::pass(skb, Verdict::ToHost),
+        FromPod::ArpReply(arp) => actions::arp_reply(skb, front, &arp),
+        FromPod::NdReply(target) => actions::nd_reply(skb, front, &target),
+        FromPod::Ignore => actions::ignore(skb),
+        FromPod::Drop(reason) => actions::drop(skb, reason),
+    }
 }
 
+/// TC ingress on the uplink.
 #[classifier]
-fn from_uplink(_ctx: TcContext) -> i32 {
-    -1
+fn from_uplink(ctx: TcContext) -> i32 {
+    let skb = &mut Skb::new(ctx);
+    let front = &mut Front::empty();
+    match decide::from_uplink(skb, front, &Maps) {
+        FromUplink::NotOurs => PASS,
+        FromUplink::Deliver { pod, ecn } => actions::decapsulate(skb, front, pod, ecn),
+        FromUplink::ToOverlay(aside) => {
+            match aside {
+                Aside::Aggregate { bucket } => tables::mark_aggregate(bucket),
+                Aside::Follower | Aside::Checksum | Aside::Host => {}
+            }
+            actions::pass(skb, Verdict::ToOverlay)
+        }
+        FromUplink::Drop(reason) => actions::drop(skb, reason),
+    }
 }
 
+/// TC ingress on the overlay device.
 #[classifier]
-fn from_overlay(_ctx: TcContext) -> i32 {
-    -1
+fn from_overlay(ctx: TcContext) -> i32 {
+    let skb = &mut Skb::new(ctx);
+    let front = &mut Front::empty();
+    if !front.read(skb, 0) {
+        return actions::drop(skb, DropReason::Truncated);
+    }
+    let key = tunnel_key::of(skb);
+    match decide::from_overlay(skb, front, key.as_ref(), &Maps) {
+        FromOverlay::Unconfigured => PASS,
+        FromOverlay::Deliver { pod } => actions::deliver(skb, front, pod, Verdict::FromVtep),
+        FromOverlay::ToHost => actions::pass(skb, Verdict::ToHost),
+        FromOverlay::Drop(reason) => actions::drop(skb, reason),
+    }
 }
 
+/// TC egress on the overlay device.
 #[classifier]
-fn to_overlay(_ctx: TcContext) -> i32 {
-    -1
+fn to_overlay(ctx: TcContext) -> i32 {
+    let skb = &mut Skb::new(ctx);
+    let front = &mut Front::empty();
+    if !front.read(skb, 0) {
+        return actions::drop(skb, DropReason::Truncated);
+    }
+    match decide::to_overlay(front, &Maps) {
+        ToOverlay::Unconfigured => PASS,
+        ToOverlay::Send { route, config } => actions::hand_to_vtep(skb, front, route, config),
+        ToOverlay::Ignore => actions::ignore(skb),
+        ToOverlay::Drop(reason) => actions::drop(skb, reason),
+    }
 }
 
+/// End of each `bpf` system call.
 #[fexit]
 fn watch_bpf(ctx: FExitContext) -> i32 {
-    if ctx.tgid() != maps::AGENT_PID.load() {
-        let _ = maps::AUDIT.output(
-            oxlan_common::maps::AuditRecord {
-                pid: ctx.tgid(),
-                command: 0,
-            },
-            0,
-        );
-    }
+    watch::bpf_call(&ctx);
     0
 }
 
+/// The compiler wants it; the verifier proves that it is never reached.
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
+/// The kernel demands a licence that goes with the GPL.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,136 @@
+//! What a pod sends.
+
+use super::{
+    Tables, configured, has_ended, is_host, is_link_local_v6, is_local, is_multicast,
+    is_to_tunnel_port, neighbour, own_entry, route,
+};
+use crate::addr::Addr;
+use crate::counters::DropReason;
+use crate::maps::{Config, PodValue, RouteValue, route_flags};
+use crate::packet::arp::Arp;
+use crate::packet::ip::Ip;
+use crate::packet::nd;
+use crate::packet::{ETHERTYPE_ARP, Front, Packet};
+
+/// Largest IPv4 packet.
+const MAX_IPV4_LEN: u32 = 0xffff;
+
+/// What happens to a packet from a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FromPod<'t> {
+    /// Nothing is configured yet: whoever comes next may have it.
+    Unconfigured,
+    /// To a pod of this node.
+    Deliver {
+        /// The pod.
+        pod: &'t PodValue,
+    },
+    /// To another node.
+    Encapsulate {
+        /// The way there.
+        route: &'t RouteValue,
+        /// Who we are.
+        config: &'t Config,
+        /// The packet's ECN bits.
+        ecn: u8,
+    },
+    /// To the host's own stack.
+    ToHost,
+    /// Answer this ARP request.
+    ArpReply(Arp),
+    /// Answer the neighbour solicitation for this address.
+    NdReply(Addr),
+    /// It is of no use beyond the link.
+    Ignore,
+    /// Not allowed, or broken.
+    Drop(DropReason),
+}
+
+/// Decides about a packet that came in by the host side of a pod's veth.
+#[inline(always)]
+pub fn from_pod<'t, T: Tables>(packet: &impl Packet, front: &Front, tables: &'t T) -> FromPod<'t> {
+    let Some(config) = configured(tables) else {
+        return FromPod::Unconfigured;
+    };
+    if packet.is_tagged() {
+        return FromPod::Drop(DropReason::UnsupportedProtocol);
+    }
+    if front.ethertype == ETHERTYPE_ARP {
+        return neighbour::arp(packet, front, tables, config);
+    }
+    match Ip::parse(packet, front, 0, DropReason::UnsupportedProtocol) {
+        Ok(ip) => ip_packet(packet, front, &ip, tables, config),
+        Err(reason) => FromPod::Drop(reason),
+    }
+}
+
+#[inline(always)]
+fn ip_packet<'t, T: Tables>(
+    packet: &impl Packet,
+    front: &Front,
+    ip: &Ip,
+    tables: &'t T,
+    config: &'t Config,
+) -> FromPod<'t> {
+    let icmp_type = ip.icmpv6_type(packet);
+    if icmp_type == Some(nd::ROUTER_ADVERTISEMENT) {
+        return FromPod::Drop(DropReason::RouterAdvertisement);
+    }
+    let is_solicitation = icmp_type == Some(nd::NEIGHBOUR_SOLICITATION);
+    if front.is_v6() && (is_link_local_v6(&ip.src) || ip.src.is_unspecified()) {
+        // There is no entry to check such a source against, and no way off the link for it.
+        return if is_solicitation {
+            neighbour::solicitation(packet, front, ip, tables, config)
+        } else {
+            FromPod::Ignore
+        };
+    }
+    if let Err(reason) = own_entry(tables, packet, &ip.src, front.src) {
+        return FromPod::Drop(reason);
+    }
+    if is_solicitation {
+        return neighbour::solicitation(packet, front, ip, tables, config);
+    }
+    if is_multicast(&ip.dst) {
+        return FromPod::Ignore;
+    }
+    forward(packet, ip, tables, config)
+}
+
+/// A packet whose source is right.
+#[inline(always)]
+fn forward<'t, T: Tables>(
+    packet: &impl Packet,
+    ip: &Ip,
+    tables: &'t T,
+    config: &'t Config,
+) -> FromPod<'t> {
+    if let Some(pod) = tables.pod(&ip.dst).filter(|pod| !is_host(pod)) {
+        return if has_ended(ip) {
+            FromPod::ToHost
+        } else {
+            FromPod::Deliver { pod }
+        };
+    }
+    match route(tables, config, &ip.dst).filter(|route| !is_local(route)) {
+        Some(route) if needs_the_host(packet, ip, route, config) => FromPod::ToHost,
+        Some(route) => FromPod::Encapsulate {
+            route,
+            config,
+            ecn: ip.ecn,
+        },
+        None if is_to_tunnel_port(packet, ip, config) => FromPod::Drop(DropReason::TunnelPort),
+        None => FromPod::ToHost,
+    }
+}
+
+/// The host's stack routes this packet to the overlay device or answers with the right ICMP error.
+#[inline(always)]
+fn needs_the_host(packet: &impl Packet, ip: &Ip, route: &RouteValue, config: &Config) -> bool {
+    let outer_len = packet.len() - ip.l3 + u32::from(crate::wire::OVERHEAD_V4);
+    has_ended(ip)
+        || route.flags & route_flags::UNREACHABLE != 0
+        || !route.underlay.is_v4()
+        || ip.wire_len(packet) > u32::from(config.mtu)
+        || outer_len > MAX_IPV4_LEN
+}

@@ -1,0 +1,140 @@
+//! What the uplink receives.
+
+use super::inner::{self, Inner};
+use super::{Tables, TunnelKey, configured};
+use crate::counters::DropReason;
+use crate::maps::{BULK_BUCKETS, Config, PodValue};
+use crate::packet::ecn::{self, Decapsulated};
+use crate::packet::outer::{OUTER_LEN, Outer};
+use crate::packet::{Front, Packet};
+
+/// Lengths of UDP and VXLAN headers and inner Ethernet header.
+const MIN_UDP_LEN: u32 = 8 + 8 + 14;
+
+/// What happens to a packet that the uplink received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FromUplink<'t> {
+    /// Not VXLAN for us, as far as we can see: the host's own stack has it.
+    NotOurs,
+    /// Take the outer headers off and give it to a pod.
+    Deliver {
+        /// The pod.
+        pod: &'t PodValue,
+        /// New ECN bits of the inner packet, if they change.
+        ecn: Option<u8>,
+    },
+    /// Leave it to the overlay device.
+    ToOverlay(Aside),
+    /// Not allowed, or broken.
+    Drop(DropReason),
+}
+
+/// Why a packet goes by the overlay device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aside {
+    /// An aggregate: taken apart here, it would be cut wrongly later. The packets of its bucket
+    /// of flows have to follow it, or they would overtake it.
+    Aggregate {
+        /// The bucket.
+        bucket: u32,
+    },
+    /// It follows an aggregate.
+    Follower,
+    /// Its UDP checksum has to be verified.
+    Checksum,
+    /// It is for the host's own stack.
+    Host,
+}
+
+/// Decides about a packet that came in by the uplink, and puts the inner frame's headers into `front`.
+#[inline(always)]
+pub fn from_uplink<'t, T: Tables>(
+    packet: &impl Packet,
+    front: &mut Front,
+    tables: &'t T,
+) -> FromUplink<'t> {
+    let Some(config) = configured(tables) else {
+        return FromUplink::NotOurs;
+    };
+    let mut outer = Outer::empty();
+    let is_ours = outer.read(packet) && outer.is_to(&config.underlay, config.port);
+    if !is_ours || packet.is_tagged() || !packet.is_to_us() {
+        return FromUplink::NotOurs;
+    }
+    match tunnel_packet(packet, &outer, front, tables, config) {
+        Ok(decision) => decision,
+        Err(reason) => FromUplink::Drop(reason),
+    }
+}
+
+#[inline(always)]
+fn tunnel_packet<'t, T: Tables>(
+    packet: &impl Packet,
+    outer: &Outer,
+    front: &mut Front,
+    tables: &'t T,
+    config: &Config,
+) -> Result<FromUplink<'t>, DropReason> {
+    check_lengths(packet, outer)?;
+    let vni = outer.vni().ok_or(DropReason::WrongVxlanFlags)?;
+    if !front.read(packet, OUTER_LEN) {
+        return Err(DropReason::Truncated);
+    }
+    let remote = outer.src();
+    let key = TunnelKey { remote, vni };
+    let inner = inner::accept(packet, OUTER_LEN, front, &key, tables, config)?;
+    if let Some(aside) = aside(packet, outer, tables) {
+        return Ok(FromUplink::ToOverlay(aside));
+    }
+    match inner {
+        Inner::Host => Ok(FromUplink::ToOverlay(Aside::Host)),
+        Inner::Pod(pod, inner_ecn) => {
+            let ecn = match ecn::decapsulate(outer.ecn(), inner_ecn) {
+                Decapsulated::Keep => None,
+                Decapsulated::Mark(mark) => Some(mark),
+                Decapsulated::Drop => return Err(DropReason::CongestionMark),
+            };
+            Ok(FromUplink::Deliver { pod, ecn })
+        }
+    }
+}
+
+/// Why this packet must not be decapsulated here, whatever is in it.
+#[inline(always)]
+fn aside<T: Tables>(packet: &impl Packet, outer: &Outer, tables: &T) -> Option<Aside> {
+    let bucket = bucket(outer);
+    if packet.gso_size() != 0 {
+        Some(Aside::Aggregate { bucket })
+    } else if outer.has_udp_checksum() {
+        Some(Aside::Checksum)
+    } else if tables.follows_aggregate(bucket) {
+        Some(Aside::Follower)
+    } else {
+        None
+    }
+}
+
+/// The source port stands for the flow; the address tells apart senders that chose the same.
+#[inline(always)]
+fn bucket(outer: &Outer) -> u32 {
+    let [_, _, high, low] = outer.src().low_bytes();
+    let address = u32::from(u16::from_be_bytes([high, low]));
+    (u32::from(outer.src_port()) ^ address) % BULK_BUCKETS
+}
+
+/// The lengths in the headers agree with each other and with the packet.
+#[inline(always)]
+fn check_lengths(packet: &impl Packet, outer: &Outer) -> Result<(), DropReason> {
+    if packet.gso_size() != 0 {
+        // Those of an aggregate may not fit their 16 bits.
+        return Ok(());
+    }
+    let (ip_len, udp_len) = outer.lengths();
+    if packet.len() < 14 + ip_len || udp_len < MIN_UDP_LEN {
+        Err(DropReason::Truncated)
+    } else if ip_len < 20 + udp_len {
+        Err(DropReason::Malformed)
+    } else {
+        Ok(())
+    }
+}

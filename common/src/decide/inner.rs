@@ -1,0 +1,71 @@
+//! The inner packet of a tunnel packet: the same checks, whoever takes the outer headers off.
+
+use super::{Tables, TunnelKey, has_ended, is_host, is_local, is_to_tunnel_port, route};
+use crate::counters::DropReason;
+use crate::maps::{Config, PodValue};
+use crate::packet::ip::Ip;
+use crate::packet::{Front, Packet};
+
+/// Where an accepted inner packet goes.
+pub(super) enum Inner<'t> {
+    /// To a pod of this node; with the packet's ECN bits.
+    Pod(&'t PodValue, u8),
+    /// To the host's own stack: it is for the host, or the host has to answer with an ICMP error.
+    Host,
+}
+
+/// Judges the inner packet whose frame starts at `offset` and is `front`.
+#[inline(always)]
+pub(super) fn accept<'t, T: Tables>(
+    packet: &impl Packet,
+    offset: u32,
+    front: &Front,
+    key: &TunnelKey,
+    tables: &'t T,
+    config: &Config,
+) -> Result<Inner<'t>, DropReason> {
+    if key.vni != config.vni {
+        return Err(DropReason::WrongVni);
+    }
+    if tables.vtep(&key.remote).is_none() {
+        return Err(DropReason::UnknownVtep);
+    }
+    if front.dst != config.vtep_mac {
+        return Err(DropReason::WrongInnerMac);
+    }
+    let ip = Ip::parse(packet, front, offset, DropReason::InnerNotIp)?;
+    if !belongs_to(&ip, key, tables, config) {
+        return Err(DropReason::ForeignInnerSource);
+    }
+    deliver(packet, &ip, tables, config)
+}
+
+/// The source is in a pod CIDR of the sender, or is the sender itself.
+#[inline(always)]
+fn belongs_to<T: Tables>(ip: &Ip, key: &TunnelKey, tables: &T, config: &Config) -> bool {
+    ip.src == key.remote
+        || route(tables, config, &ip.src)
+            .is_some_and(|route| route.underlay == key.remote && !is_local(route))
+}
+
+#[inline(always)]
+fn deliver<'t, T: Tables>(
+    packet: &impl Packet,
+    ip: &Ip,
+    tables: &'t T,
+    config: &Config,
+) -> Result<Inner<'t>, DropReason> {
+    match tables.pod(&ip.dst) {
+        Some(pod) if is_host(pod) => {
+            if is_to_tunnel_port(packet, ip, config) {
+                Err(DropReason::TunnelPort)
+            } else {
+                Ok(Inner::Host)
+            }
+        }
+        Some(_) if has_ended(ip) => Ok(Inner::Host),
+        Some(pod) => Ok(Inner::Pod(pod, ip.ecn)),
+        None if route(tables, config, &ip.dst).is_some_and(is_local) => Ok(Inner::Host),
+        None => Err(DropReason::NotOurPod),
+    }
+}

@@ -1,0 +1,137 @@
+//! The forwarding decision: what happens to a packet, as a pure function of its headers and the tables.
+//!
+//! Each program has its own function and its own enum of outcomes, so that its entry point is one
+//! exhaustive `match`. Kernel and host tests run this same code, on BPF maps and on ordinary maps.
+
+use crate::addr::{Addr, Mac};
+use crate::maps::{
+    Config, MAP_ABI, PodValue, RouteKey, RouteValue, VtepValue, pod_flags, route_flags,
+};
+use crate::packet::Packet;
+use crate::packet::ip::Ip;
+
+mod from_overlay;
+mod from_pod;
+mod from_uplink;
+mod inner;
+mod neighbour;
+mod to_overlay;
+
+pub use from_overlay::{FromOverlay, from_overlay};
+pub use from_pod::{FromPod, from_pod};
+pub use from_uplink::{Aside, FromUplink, from_uplink};
+pub use to_overlay::{ToOverlay, to_overlay};
+
+/// What decisions look up.
+pub trait Tables {
+    /// The configuration, if there is one.
+    fn config(&self) -> Option<&Config>;
+
+    /// Who has this address on this node.
+    fn pod(&self, addr: &Addr) -> Option<&PodValue>;
+
+    /// The entry with exactly this prefix.
+    fn route(&self, key: &RouteKey) -> Option<&RouteValue>;
+
+    /// The node with this underlay address.
+    fn vtep(&self, underlay: &Addr) -> Option<&VtepValue>;
+
+    /// Whether an aggregate of this bucket of flows went by the overlay device a moment ago.
+    fn follows_aggregate(&self, bucket: u32) -> bool;
+}
+
+/// The tunnel's metadata that the kernel keeps beside a packet that its VXLAN device decapsulated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TunnelKey {
+    /// Underlay address of the sender.
+    pub remote: Addr,
+    /// VXLAN network identifier.
+    pub vni: u32,
+}
+
+/// The configuration, if it is one that this code understands.
+#[inline(always)]
+fn configured<T: Tables>(tables: &T) -> Option<&Config> {
+    tables.config().filter(|config| config.abi == MAP_ABI)
+}
+
+/// The longest prefix that covers `addr`.
+#[inline(always)]
+fn route<'t, T: Tables>(tables: &'t T, config: &Config, addr: &Addr) -> Option<&'t RouteValue> {
+    let lens = if addr.is_v4() {
+        &config.prefix_lens_v4
+    } else {
+        &config.prefix_lens_v6
+    };
+    for &len in lens {
+        if len == 0 {
+            break;
+        }
+        let key = RouteKey {
+            prefix: addr.masked(len),
+            prefix_len: u32::from(len),
+        };
+        if let Some(route) = tables.route(&key) {
+            return Some(route);
+        }
+    }
+    None
+}
+
+#[inline(always)]
+const fn is_host(pod: &PodValue) -> bool {
+    pod.flags & pod_flags::HOST != 0
+}
+
+#[inline(always)]
+const fn is_local(route: &RouteValue) -> bool {
+    route.flags & route_flags::LOCAL != 0
+}
+
+/// UDP to the tunnel port: to anything but a pod this is somebody's own VXLAN.
+#[inline(always)]
+fn is_to_tunnel_port(packet: &impl Packet, ip: &Ip, config: &Config) -> bool {
+    ip.udp_dst_port(packet) == Some(config.port)
+}
+
+/// The last hop of a packet that would have to go further: the host's stack answers "time exceeded".
+#[inline(always)]
+const fn has_ended(ip: &Ip) -> bool {
+    ip.hop_limit <= 1
+}
+
+#[inline(always)]
+const fn is_multicast(addr: &Addr) -> bool {
+    if addr.is_v4() {
+        addr.bytes[12] >> 4 == 0xe
+    } else {
+        addr.bytes[0] == 0xff
+    }
+}
+
+/// `fe80::/10`.
+#[inline(always)]
+const fn is_link_local_v6(addr: &Addr) -> bool {
+    addr.bytes[0] == 0xfe && addr.bytes[1] & 0xc0 == 0x80
+}
+
+/// A pod's MAC, and who may use it: the sender of this packet.
+#[inline(always)]
+fn own_entry<'t, T: Tables>(
+    tables: &'t T,
+    packet: &impl Packet,
+    addr: &Addr,
+    mac: Mac,
+) -> Result<&'t PodValue, crate::counters::DropReason> {
+    use crate::counters::DropReason;
+    match tables.pod(addr) {
+        Some(pod) if pod.ifindex == packet.ifindex() && !is_host(pod) => {
+            if pod.mac == mac {
+                Ok(pod)
+            } else {
+                Err(DropReason::ForeignMac)
+            }
+        }
+        _ => Err(DropReason::ForeignSource),
+    }
+}

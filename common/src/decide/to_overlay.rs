@@ -1,0 +1,55 @@
+//! What the host's stack sends into the overlay.
+
+use super::{Tables, configured, is_local, is_multicast, route};
+use crate::addr::Addr;
+use crate::counters::DropReason;
+use crate::maps::{Config, RouteValue};
+use crate::packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Front};
+
+/// What happens to a packet that the host sends into the overlay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ToOverlay<'t> {
+    /// Nothing is configured yet: the device drops what has no metadata.
+    Unconfigured,
+    /// The overlay device encapsulates it to this VTEP.
+    Send {
+        /// The way there.
+        route: &'t RouteValue,
+        /// Who we are.
+        config: &'t Config,
+    },
+    /// Multicast and what is not IP: there is no such thing in the overlay.
+    Ignore,
+    /// Not allowed, or broken.
+    Drop(DropReason),
+}
+
+/// Decides about a packet on its way out by the overlay device.
+#[inline(always)]
+pub fn to_overlay<'t, T: Tables>(front: &Front, tables: &'t T) -> ToOverlay<'t> {
+    let Some(config) = configured(tables) else {
+        return ToOverlay::Unconfigured;
+    };
+    let Some(dst) = destination(front).filter(|dst| !is_multicast(dst)) else {
+        return ToOverlay::Ignore;
+    };
+    match route(tables, config, &dst) {
+        Some(route) if !is_local(route) => ToOverlay::Send { route, config },
+        _ => ToOverlay::Drop(DropReason::NoRoute),
+    }
+}
+
+/// The host's own stack made the header, so there is nothing to doubt.
+#[inline(always)]
+fn destination(front: &Front) -> Option<Addr> {
+    let h = &front.l3;
+    match front.ethertype {
+        ETHERTYPE_IPV4 => Some(Addr::from_v4([h[16], h[17], h[18], h[19]])),
+        ETHERTYPE_IPV6 => {
+            let mut bytes = [0; 16];
+            bytes.copy_from_slice(&h[24..]);
+            Some(Addr::from_v6(bytes))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,117 @@
+//! The outer headers of a received VXLAN packet: Ethernet, IPv4, UDP, VXLAN.
+
+use bytemuck::{Pod, Zeroable, bytes_of_mut};
+
+use super::{ETHERTYPE_IPV4, Packet, UDP};
+use crate::addr::Addr;
+
+/// Bytes of Ethernet, IPv4 without options and UDP.
+const UDP_END: usize = 42;
+
+/// Bytes of all outer headers: here the inner frame starts.
+pub const OUTER_LEN: u32 = 50;
+
+/// Bytes that decapsulation removes: outer IPv4, UDP, VXLAN, and one of the two Ethernet headers.
+pub const DECAPSULATED_LEN: u32 = 50;
+
+/// Flags of a VXLAN header with a VNI and nothing else (RFC 7348, section 5).
+const VXLAN_FLAGS: [u8; 4] = [0x08, 0, 0, 0];
+
+/// Outer headers of a packet that may be ours.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub struct Outer {
+    lead: [u8; 2],
+    macs: [u8; 12],
+    ethertype: [u8; 2],
+    ip: [u8; 20],
+    udp: [u8; 8],
+    vxlan: [u8; 8],
+    trail: [u8; 4],
+}
+
+impl Outer {
+    /// Room for headers to be read into.
+    #[inline(always)]
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::zeroed()
+    }
+
+    /// Reads the headers; `false` when the packet is too short to be UDP over IPv4.
+    ///
+    /// Of a packet that ends before the VXLAN header, that header reads as zero.
+    #[inline(always)]
+    pub fn read(&mut self, packet: &impl Packet) -> bool {
+        let bytes = &mut bytes_of_mut(self)[2..];
+        packet.read(0, &mut bytes[..OUTER_LEN as usize]) || packet.read(0, &mut bytes[..UDP_END])
+    }
+
+    /// Whether this is an unfragmented UDP packet over IPv4 without options from and to the given endpoints.
+    ///
+    /// Whatever else could be VXLAN is left to the kernel's VXLAN device.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_to(&self, underlay: &Addr, port: u16) -> bool {
+        let is_fragment = (self.ip[6] & 0x3f) | self.ip[7] != 0;
+        self.ethertype == ETHERTYPE_IPV4
+            && self.ip[0] == 0x45
+            && self.ip[9] == UDP
+            && u16::from_be_bytes([self.udp[2], self.udp[3]]) == port
+            && !is_fragment
+            && self.dst() == *underlay
+    }
+
+    /// Source address.
+    #[inline(always)]
+    #[must_use]
+    pub fn src(&self) -> Addr {
+        Addr::from_v4([self.ip[12], self.ip[13], self.ip[14], self.ip[15]])
+    }
+
+    /// Destination address.
+    #[inline(always)]
+    #[must_use]
+    pub fn dst(&self) -> Addr {
+        Addr::from_v4([self.ip[16], self.ip[17], self.ip[18], self.ip[19]])
+    }
+
+    /// The two ECN bits.
+    #[inline(always)]
+    #[must_use]
+    pub fn ecn(&self) -> u8 {
+        self.ip[1] & 3
+    }
+
+    /// UDP source port, which stands for the inner flow.
+    #[inline(always)]
+    #[must_use]
+    pub fn src_port(&self) -> u16 {
+        u16::from_be_bytes([self.udp[0], self.udp[1]])
+    }
+
+    /// Whether somebody has to verify a UDP checksum.
+    #[inline(always)]
+    #[must_use]
+    pub fn has_udp_checksum(&self) -> bool {
+        self.udp[6] | self.udp[7] != 0
+    }
+
+    /// Length of the IP packet by its header, and of the UDP datagram by its own.
+    #[inline(always)]
+    #[must_use]
+    pub fn lengths(&self) -> (u32, u32) {
+        let ip = u16::from_be_bytes([self.ip[2], self.ip[3]]);
+        let udp = u16::from_be_bytes([self.udp[4], self.udp[5]]);
+        (u32::from(ip), u32::from(udp))
+    }
+
+    /// The VNI; `None` when the flags are not exactly those of a packet with a VNI.
+    #[inline(always)]
+    #[must_use]
+    pub fn vni(&self) -> Option<u32> {
+        let v = &self.vxlan;
+        let is_plain = [v[0], v[1], v[2], v[3]] == VXLAN_FLAGS && v[7] == 0;
+        is_plain.then_some(u32::from_be_bytes([0, v[4], v[5], v[6]]))
+    }
+}

@@ -1,0 +1,201 @@
+//! Carries out decisions. Each action counts what it did and returns what the program returns.
+
+use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh};
+use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer};
+use oxlan_common::addr::{Addr, Mac};
+use oxlan_common::counters::{DropReason, Verdict};
+use oxlan_common::maps::{Config, PodValue, RouteValue};
+use oxlan_common::packet::arp::Arp;
+use oxlan_common::packet::encap::{Encapsulation, Tunnel};
+use oxlan_common::packet::{ETHERNET_LEN, Front, Packet as _, nd};
+use oxlan_common::wire::GATEWAY_MAC;
+
+use crate::skb::{Refused, Skb};
+use crate::tables::{count, count_drop};
+use crate::tunnel_key;
+
+/// The next program of the hook, or the kernel, goes on with the packet: `TCX_NEXT`, and for clsact "no match".
+pub(crate) const PASS: i32 = TC_ACT_UNSPEC;
+
+/// Bytes of a frame that forwarding changes: Ethernet header, and IP header with IPv4's checksum.
+const FORWARDED: usize = 14 + 12;
+
+/// `AF_INET` (include/linux/socket.h).
+const AF_INET: u32 = 2;
+
+#[inline(always)]
+pub(crate) fn pass(skb: &Skb, verdict: Verdict) -> i32 {
+    count(verdict, skb.len());
+    PASS
+}
+
+#[inline(always)]
+pub(crate) fn drop(skb: &Skb, reason: DropReason) -> i32 {
+    count_drop(reason, skb.len());
+    TC_ACT_SHOT
+}
+
+#[inline(always)]
+pub(crate) fn ignore(skb: &Skb) -> i32 {
+    count(Verdict::Ignored, skb.len());
+    TC_ACT_SHOT
+}
+
+/// Gives a packet that has no tunnel headers to a pod of this node.
+#[inline(always)]
+pub(crate) fn deliver(skb: &mut Skb, front: &mut Front, pod: &PodValue, verdict: Verdict) -> i32 {
+    let len = skb.len();
+    match readdress(skb, front, pod, None) {
+        Ok(()) => {
+            count(verdict, len);
+            to_peer(pod)
+        }
+        Err(Refused) => drop(skb, DropReason::HelperFailed),
+    }
+}
+
+/// Takes the tunnel headers off and gives the packet to a pod of this node.
+#[inline(always)]
+pub(crate) fn decapsulate(
+    skb: &mut Skb,
+    front: &mut Front,
+    pod: &PodValue,
+    ecn: Option<u8>,
+) -> i32 {
+    let len = skb.len();
+    if skb.shrink_from_tunnel(front.is_v6()).is_err() {
+        // Nothing has changed, so the overlay device can do it.
+        return pass(skb, Verdict::ToOverlay);
+    }
+    match readdress(skb, front, pod, ecn) {
+        Ok(()) => {
+            count(Verdict::FromVtep, len);
+            to_peer(pod)
+        }
+        Err(Refused) => drop(skb, DropReason::HelperFailed),
+    }
+}
+
+/// Puts tunnel headers in front and sends the packet to the next hop towards its VTEP.
+#[inline(always)]
+pub(crate) fn encapsulate(
+    skb: &mut Skb,
+    front: &mut Front,
+    route: &RouteValue,
+    config: &Config,
+    ecn: u8,
+) -> i32 {
+    let len = skb.len();
+    let macs = (route.mac, config.vtep_mac);
+    let tunnel = Tunnel::new(
+        &config.underlay,
+        &route.underlay,
+        config.port,
+        route.vni,
+        macs,
+    );
+    let (Some(tunnel), Some(next_hop)) = (tunnel, route.next_hop.as_v4()) else {
+        return pass(skb, Verdict::ToHost);
+    };
+    let hash = skb.flow_hash();
+    if skb.grow_for_tunnel().is_err() {
+        // Nothing has changed, so the host's stack can route it to the overlay device.
+        return pass(skb, Verdict::ToHost);
+    }
+    let difference = front.decrement_hop_limit();
+    let headers = Encapsulation::new(&tunnel, front, ecn, len, hash, random());
+    if skb.write(ETHERNET_LEN, headers.bytes()).is_err() {
+        return drop(skb, DropReason::HelperFailed);
+    }
+    skb.adjust_sum(difference);
+    count(Verdict::ToVtep, len);
+    to_neighbour(route.ifindex, next_hop)
+}
+
+/// Lets the overlay device encapsulate a packet of the host's to a VTEP.
+#[inline(always)]
+pub(crate) fn hand_to_vtep(
+    skb: &mut Skb,
+    front: &mut Front,
+    route: &RouteValue,
+    config: &Config,
+) -> i32 {
+    front.readdress(route.mac, config.vtep_mac);
+    let written = skb.write(0, front.frame::<12>());
+    if written.is_err() || tunnel_key::set(skb, route).is_err() {
+        return drop(skb, DropReason::HelperFailed);
+    }
+    pass(skb, Verdict::ToVtep)
+}
+
+#[inline(always)]
+pub(crate) fn arp_reply(skb: &mut Skb, front: &Front, arp: &Arp) -> i32 {
+    let reply = arp.reply(front, Mac::new(GATEWAY_MAC));
+    send_back(skb, &reply, Verdict::ArpReply)
+}
+
+#[inline(always)]
+pub(crate) fn nd_reply(skb: &mut Skb, front: &Front, target: &Addr) -> i32 {
+    let reply = nd::advertisement(front, target, Mac::new(GATEWAY_MAC));
+    send_back(skb, &reply, Verdict::NdReply)
+}
+
+/// Turns the packet into `reply` and sends it out by the device that it came from.
+#[inline(always)]
+fn send_back(skb: &mut Skb, reply: &[u8], verdict: Verdict) -> i32 {
+    let len = skb.len();
+    if skb.resize(reply.len() as u32).is_err() || skb.write(0, reply).is_err() {
+        return drop(skb, DropReason::HelperFailed);
+    }
+    count(verdict, len);
+    // SAFETY: the helper takes two numbers and has no preconditions.
+    unsafe { bpf_redirect(skb.ifindex(), 0) as i32 }
+}
+
+/// Writes the headers of a packet that is routed to a pod.
+#[inline(always)]
+fn readdress(
+    skb: &mut Skb,
+    front: &mut Front,
+    pod: &PodValue,
+    ecn: Option<u8>,
+) -> Result<(), Refused> {
+    front.readdress(pod.mac, pod.host_mac);
+    let mut difference = front.decrement_hop_limit();
+    if let Some(ecn) = ecn {
+        difference += front.set_ecn(ecn);
+    }
+    skb.write(0, front.frame::<FORWARDED>())?;
+    skb.adjust_sum(difference);
+    Ok(())
+}
+
+#[inline(always)]
+fn to_peer(pod: &PodValue) -> i32 {
+    // SAFETY: the helper takes two numbers and has no preconditions.
+    unsafe { bpf_redirect_peer(pod.ifindex, 0) as i32 }
+}
+
+/// Sends by the kernel's neighbour entry for the next hop, which this keeps alive.
+#[inline(always)]
+fn to_neighbour(ifindex: u32, next_hop: [u8; 4]) -> i32 {
+    // SAFETY: all zero is a value of this structure of numbers.
+    let mut neighbour: bpf_redir_neigh = unsafe { core::mem::zeroed() };
+    neighbour.nh_family = AF_INET;
+    neighbour.__bindgen_anon_1.ipv4_nh = u32::from_ne_bytes(next_hop);
+    // SAFETY: the pointer and the size are those of a structure that lives during the call.
+    unsafe {
+        bpf_redirect_neigh(
+            ifindex,
+            &raw mut neighbour,
+            size_of::<bpf_redir_neigh>() as i32,
+            0,
+        ) as i32
+    }
+}
+
+#[inline(always)]
+fn random() -> u16 {
+    // SAFETY: the helper has no arguments and no preconditions.
+    unsafe { bpf_get_prandom_u32() as u16 }
+}

@@ -1,0 +1,184 @@
+//! A packet in the kernel: the one place where packet bytes are read, written and moved.
+
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::{
+    BPF_CSUM_LEVEL_DEC, BPF_F_ADJ_ROOM_DECAP_L3_IPV4, BPF_F_ADJ_ROOM_DECAP_L3_IPV6,
+    BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_UDP,
+    BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_ADJ_ROOM_NO_CSUM_RESET, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+};
+use aya_ebpf::helpers;
+use aya_ebpf::programs::TcContext;
+use oxlan_common::packet::outer::DECAPSULATED_LEN;
+use oxlan_common::packet::{ETHERNET_LEN, Packet};
+use oxlan_common::wire::OVERHEAD_V4;
+
+/// `skb->pkt_type` of a frame to the device's own MAC (include/uapi/linux/if_packet.h).
+const PACKET_HOST: u32 = 0;
+
+/// Inner Ethernet header of the encapsulation: `BPF_F_ADJ_ROOM_ENCAP_L2(14)`, which the bindings lack
+/// because it is a macro with an argument (include/uapi/linux/bpf.h).
+const ENCAP_L2_ETHERNET: u64 = (ETHERNET_LEN as u64) << 56;
+
+/// What the kernel has to know about the headers that we put in front, to cut an aggregate rightly.
+const ENCAP_FLAGS: u64 = ENCAP_L2_ETHERNET
+    | BPF_F_ADJ_ROOM_ENCAP_L2_ETH as u64
+    | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 as u64
+    | BPF_F_ADJ_ROOM_ENCAP_L4_UDP as u64
+    | BPF_F_ADJ_ROOM_FIXED_GSO as u64;
+
+/// A helper of the kernel refused.
+pub(crate) struct Refused;
+
+/// The packet that a program runs for.
+pub(crate) struct Skb {
+    ctx: TcContext,
+}
+
+impl Skb {
+    #[inline(always)]
+    pub(crate) fn new(ctx: TcContext) -> Self {
+        Self { ctx }
+    }
+
+    /// The kernel's view of the packet, for helpers that have no place here.
+    #[inline(always)]
+    pub(crate) fn ctx(&self) -> &TcContext {
+        &self.ctx
+    }
+
+    /// Writes `bytes` at `offset`. The sum over the packet is left to [`Self::adjust_sum`].
+    #[inline(always)]
+    pub(crate) fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), Refused> {
+        // SAFETY: the context is the one that the kernel called the program with, and the pointer
+        // and the length are those of a slice that is borrowed for the whole call.
+        let result = unsafe {
+            helpers::bpf_skb_store_bytes(
+                self.ctx.skb.skb.cast(),
+                offset,
+                bytes.as_ptr().cast(),
+                bytes.len() as u32,
+                0,
+            )
+        };
+        check(result)
+    }
+
+    /// Makes room for all tunnel headers behind the Ethernet header.
+    ///
+    /// The kernel refuses before it changes anything (net/core/filter.c, `bpf_skb_adjust_room`).
+    #[inline(always)]
+    pub(crate) fn grow_for_tunnel(&mut self) -> Result<(), Refused> {
+        self.ctx
+            .skb
+            .adjust_room(i32::from(OVERHEAD_V4 as i16), BPF_ADJ_ROOM_MAC, ENCAP_FLAGS)
+            .map_err(|_| Refused)
+    }
+
+    /// Removes all tunnel headers behind the outer Ethernet header, which becomes the inner packet's.
+    ///
+    /// The kernel refuses before it changes anything, as above.
+    #[inline(always)]
+    pub(crate) fn shrink_from_tunnel(&mut self, to_ipv6: bool) -> Result<(), Refused> {
+        // The flags change the protocol that the kernel has noted from the outer one to the inner one.
+        let protocol = if to_ipv6 {
+            BPF_F_ADJ_ROOM_DECAP_L3_IPV6
+        } else {
+            BPF_F_ADJ_ROOM_DECAP_L3_IPV4
+        };
+        let flags = u64::from(protocol) | u64::from(BPF_F_ADJ_ROOM_NO_CSUM_RESET);
+        self.ctx
+            .skb
+            .adjust_room(-(DECAPSULATED_LEN as i32), BPF_ADJ_ROOM_MAC, flags)
+            .map_err(|_| Refused)?;
+        self.drop_outer_checksum();
+        Ok(())
+    }
+
+    /// A device that has verified checksums has counted the outer one, which is gone; without this, all its work would be.
+    #[inline(always)]
+    fn drop_outer_checksum(&mut self) {
+        // SAFETY: the context is the one that the kernel called the program with.
+        // Failure means that the device has verified nothing, so nothing has to be taken back.
+        unsafe { helpers::bpf_csum_level(self.ctx.skb.skb, u64::from(BPF_CSUM_LEVEL_DEC)) };
+    }
+
+    /// Tells a sum over the whole packet, if the device has made one, what a write has changed.
+    #[inline(always)]
+    pub(crate) fn adjust_sum(&mut self, difference: u32) {
+        if difference != 0 {
+            // SAFETY: the context is the one that the kernel called the program with.
+            // Failure means that there is no such sum.
+            unsafe { helpers::bpf_csum_update(self.ctx.skb.skb, difference) };
+        }
+    }
+
+    /// Makes the packet `len` bytes long.
+    #[inline(always)]
+    pub(crate) fn resize(&mut self, len: u32) -> Result<(), Refused> {
+        // SAFETY: the context is the one that the kernel called the program with.
+        check(unsafe { helpers::bpf_skb_change_tail(self.ctx.skb.skb, len, 0) })
+    }
+
+    /// Hash of the packet's flow.
+    #[inline(always)]
+    pub(crate) fn flow_hash(&self) -> u32 {
+        // SAFETY: the context is the one that the kernel called the program with.
+        unsafe { helpers::bpf_get_hash_recalc(self.ctx.skb.skb) }
+    }
+}
+
+impl Packet for Skb {
+    #[inline(always)]
+    fn read(&self, offset: u32, into: &mut [u8]) -> bool {
+        // SAFETY: the context is the one that the kernel called the program with, and the pointer
+        // and the length are those of a slice that is borrowed mutably for the whole call.
+        let result = unsafe {
+            helpers::bpf_skb_load_bytes(
+                self.ctx.as_ptr().cast_const(),
+                offset,
+                into.as_mut_ptr().cast(),
+                into.len() as u32,
+            )
+        };
+        result == 0
+    }
+
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        self.ctx.len()
+    }
+
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        self.field().ifindex
+    }
+
+    #[inline(always)]
+    fn gso_size(&self) -> u32 {
+        self.field().gso_size
+    }
+
+    #[inline(always)]
+    fn is_tagged(&self) -> bool {
+        self.field().vlan_present != 0
+    }
+
+    #[inline(always)]
+    fn is_to_us(&self) -> bool {
+        self.field().pkt_type == PACKET_HOST
+    }
+}
+
+impl Skb {
+    #[inline(always)]
+    fn field(&self) -> &aya_ebpf::bindings::__sk_buff {
+        // SAFETY: the kernel called the program with this pointer to a context that lives until the
+        // program returns; each access to a field is checked and translated by the verifier.
+        unsafe { &*self.ctx.skb.skb }
+    }
+}
+
+#[inline(always)]
+fn check(result: i64) -> Result<(), Refused> {
+    if result == 0 { Ok(()) } else { Err(Refused) }
+}
