@@ -4,8 +4,8 @@ use std::path::Path;
 
 use oxlan_common::addr::Addr;
 
+use super::crash::Step;
 use super::inner::{Inner, datapath, pair};
-use super::steps::Step;
 use super::{AddRequest, Attachment, NodeFacts, Phase, PodError};
 use crate::host::netns::Netns;
 use crate::host::rtnl::Rtnl;

@@ -8,9 +8,9 @@ use oxlan_common::addr::{Addr, Mac};
 use oxlan_common::wire::GATEWAY_MAC;
 
 use super::busy::Busy;
+use super::crash::{Step, Steps};
 use super::ipam::Ipam;
 use super::names;
-use super::steps::{Step, Steps};
 use super::store::Store;
 use super::{AddRequest, Attachment, DatapathFault, Key, NodeFacts, Phase, PodDatapath, PodError};
 use crate::host::rtnl::Rtnl;

@@ -8,6 +8,7 @@ mod add;
 mod attachment;
 mod busy;
 mod check;
+mod crash;
 mod datapath;
 mod error;
 mod facts;
@@ -16,7 +17,6 @@ mod ipam;
 mod names;
 mod remove;
 mod service;
-mod steps;
 mod store;
 
 use std::net::IpAddr;
@@ -24,13 +24,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use attachment::{Attachment, DesiredPod, Phase, PodLabels};
 pub use check::Expected;
+pub use crash::{CRASH_AT, Step};
 pub use datapath::{DatapathFault, PodDatapath};
 pub use error::PodError;
 pub(crate) use error::chain;
 pub use facts::NodeFacts;
 pub use names::HOST_IFNAME_PREFIX;
 pub use service::{AddRequest, Key, Pods, RestoreReport};
-pub use steps::{CRASH_AT, Step};
 
 /// Addresses for a message.
 fn joined(addresses: &[IpAddr]) -> String {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use tokio::sync::{RwLock, Semaphore};
 
+use super::crash::Steps;
 use super::inner::Inner;
-use super::steps::Steps;
 use super::store::Store;
 use super::{Attachment, DesiredPod, Expected, NodeFacts, Phase, PodDatapath, PodError, PodLabels};
 

@@ -12,7 +12,7 @@ use tokio::sync::RwLock;
 
 use crate::host::rtnl::Rtnl;
 use crate::host::veth;
-use crate::pods::steps::Steps;
+use crate::pods::crash::Steps;
 use crate::pods::{AddRequest, DatapathFault, Key, NodeFacts, PodDatapath, PodLabels, Pods, Step};
 
 /// Outlives the agents of a test, as pinned maps and links do.
