@@ -11,6 +11,7 @@ pub mod capture;
 pub mod cluster;
 pub mod cni;
 pub mod containerd;
+pub mod demo;
 pub mod flannel;
 pub mod libcni;
 pub mod netns;
