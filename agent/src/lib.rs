@@ -6,4 +6,6 @@ pub mod cluster;
 pub mod cni;
 pub mod datapath;
 pub mod host;
+pub mod node;
 pub mod pods;
+pub mod reconcile;

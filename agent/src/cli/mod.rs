@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand. It prints; decisions are the agent's.
 
+mod agent;
 mod ask;
 mod completions;
 mod drops;
@@ -25,6 +26,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the node agent
+    Agent(agent::Options),
     /// Show this node: health, cluster, devices, problems
     Status(Ask),
     /// List the pods of this node
@@ -60,6 +63,7 @@ impl Cli {
     #[must_use]
     pub fn run(self) -> ExitCode {
         let done = match self.command {
+            Command::Agent(options) => agent::run(options),
             Command::Status(options) => status::run(&options),
             Command::Pods(options) => lists::pods(&options),
             Command::Nodes(options) => lists::nodes(&options),

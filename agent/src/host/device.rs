@@ -93,16 +93,28 @@ pub fn create_vxlan(rtnl: &mut Rtnl, name: &str, port: u16, mac: Mac) -> Result<
     rtnl.run(batch).map(drop)
 }
 
-/// Changes a device.
+/// Changes a device. It is set up last: the kernel would give it an address before it is told not to.
 ///
 /// # Errors
 /// When the kernel refuses.
 pub fn change(rtnl: &mut Rtnl, name: &str, change: &DeviceChange) -> Result<(), RtnlError> {
     let mut batch = Batch::new();
-    batch.request(
-        format!("change the device {name}"),
-        Message::SetLink(message(name, change)),
-    );
+    let while_down = DeviceChange {
+        up: false,
+        ..change.clone()
+    };
+    if while_down != DeviceChange::default() {
+        let what = format!("change the device {name}");
+        batch.request(what, Message::SetLink(message(name, &while_down)));
+    }
+    if change.up {
+        let up = DeviceChange {
+            up: true,
+            ..DeviceChange::default()
+        };
+        let what = format!("set the device {name} up");
+        batch.request(what, Message::SetLink(message(name, &up)));
+    }
     rtnl.run(batch).map(drop)
 }
 

@@ -1,0 +1,111 @@
+//! `oxlan agent`.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+use oxlan_common::maps::{MAX_POD_ADDRESSES, MAX_ROUTES, MAX_VTEPS};
+use tracing_subscriber::EnvFilter;
+
+use crate::datapath;
+use crate::node;
+
+/// Options of `oxlan agent`.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// Name of this node in the cluster
+    #[arg(long, env = "OXLAN_NODE", value_name = "NAME")]
+    node: String,
+    /// TOML file that names the cluster's nodes; followed when it changes
+    #[arg(long, env = "OXLAN_CLUSTER_FILE", value_name = "FILE")]
+    cluster_file: PathBuf,
+    /// Directory of the socket and the lock
+    #[arg(
+        long,
+        env = "OXLAN_RUN_DIR",
+        value_name = "DIR",
+        default_value = "/run/oxlan"
+    )]
+    run_dir: PathBuf,
+    /// Directory of what must survive a reboot: pod attachments, one file each
+    #[arg(
+        long,
+        env = "OXLAN_STATE_DIR",
+        value_name = "DIR",
+        default_value = "/var/lib/oxlan"
+    )]
+    state_dir: PathBuf,
+    /// Directory of pinned maps and programs, on a bpffs
+    #[arg(
+        long,
+        env = "OXLAN_BPF_DIR",
+        value_name = "DIR",
+        default_value = "/sys/fs/bpf/oxlan"
+    )]
+    bpf_dir: PathBuf,
+    /// Device on the underlay [default: the one that holds the node's underlay address]
+    #[arg(long, env = "OXLAN_UPLINK", value_name = "DEV")]
+    uplink: Option<String>,
+    /// Most pod addresses on this node; a pod with both families has two
+    #[arg(long, env = "OXLAN_MAX_PODS", value_name = "N", default_value_t = MAX_POD_ADDRESSES)]
+    max_pods: u32,
+    /// Most pod CIDRs in the cluster; a node with both families has two
+    #[arg(long, env = "OXLAN_MAX_ROUTES", value_name = "N", default_value_t = MAX_ROUTES)]
+    max_routes: u32,
+    /// Most nodes in the cluster
+    #[arg(long, env = "OXLAN_MAX_VTEPS", value_name = "N", default_value_t = MAX_VTEPS)]
+    max_vteps: u32,
+    /// What to log: error, warn, info, debug or trace, or rules as `info,oxlan::node=trace`
+    #[arg(long, env = "OXLAN_LOG", value_name = "RULES", default_value = "info")]
+    log: String,
+}
+
+/// Runs the agent until it is told to stop.
+pub(super) fn run(options: Options) -> anyhow::Result<()> {
+    log_to_stderr(&options.log)?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        node = options.node,
+        pid = std::process::id(),
+        "oxlan agent"
+    );
+    // Two threads suffice for the little that waits here; what blocks has threads of its own.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(32)
+        .enable_all()
+        .build()
+        .context("cannot start threads")?;
+    let options = node::Options {
+        node: options.node,
+        cluster_file: options.cluster_file,
+        run_dir: options.run_dir,
+        state_dir: options.state_dir,
+        datapath: datapath::Options {
+            bpf_dir: options.bpf_dir,
+            max_pod_addresses: options.max_pods,
+            max_routes: options.max_routes,
+            max_vteps: options.max_vteps,
+        },
+        uplink: options.uplink,
+    };
+    let outcome = runtime.block_on(node::run(options));
+    // Nothing that still blocks may keep the agent from ending.
+    runtime.shutdown_background();
+    Ok(outcome?)
+}
+
+/// One line per event on standard error; colours only for people.
+fn log_to_stderr(rules: &str) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(rules)
+        .with_context(|| format!("--log {rules:?} is not a level or a list of rules"))?;
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .with_target(false)
+        .init();
+    Ok(())
+}

@@ -1,0 +1,42 @@
+//! Tells when somebody removes pins: the kernel detaches a program with its last pin and handle.
+
+use std::path::Path;
+
+use futures_util::StreamExt;
+use inotify::{EventStream, Inotify, WatchMask};
+
+use super::NodeError;
+
+/// Watches on the directories of pins.
+pub(super) struct PinWatch {
+    events: EventStream<[u8; 4096]>,
+}
+
+impl PinWatch {
+    /// Watches `bpf_dir` and the directories in it, which exist since the datapath was opened.
+    pub(super) fn new(bpf_dir: &Path) -> Result<Self, NodeError> {
+        let fault = |source| NodeError::Pins {
+            path: bpf_dir.to_owned(),
+            source,
+        };
+        let inotify = Inotify::init().map_err(fault)?;
+        let gone = WatchMask::DELETE | WatchMask::MOVED_FROM | WatchMask::MOVED_TO;
+        let mut directories = vec![bpf_dir.to_owned()];
+        for entry in std::fs::read_dir(bpf_dir).map_err(fault)? {
+            let path = entry.map_err(fault)?.path();
+            if path.is_dir() {
+                directories.push(path);
+            }
+        }
+        for directory in directories {
+            inotify.watches().add(directory, gone).map_err(fault)?;
+        }
+        let events = inotify.into_event_stream([0; 4096]).map_err(fault)?;
+        Ok(Self { events })
+    }
+
+    /// Waits until a pin was removed; false when that can no longer be told.
+    pub(super) async fn removed(&mut self) -> bool {
+        matches!(self.events.next().await, Some(Ok(_)))
+    }
+}

@@ -1,0 +1,172 @@
+//! The agent's start: check everything, then set the node up, then answer requests.
+
+use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::time::Instant;
+
+use tokio::net::UnixListener;
+use tokio::sync::RwLock as Gate;
+
+use super::events::Events;
+use super::pass::Reconciler;
+use super::state::{State, View};
+use super::{NodeError, Obstacle, Options, uplink};
+use crate::api::types::{Device, Health};
+use crate::api::{self, ApiState};
+use crate::cluster::{ClusterConfig, FileSource, Source};
+use crate::datapath::Datapath;
+use crate::host::preflight::{self, Directories};
+use crate::host::rtnl::Rtnl;
+use crate::host::watch::{Interest, Watch};
+use crate::host::{device, layer3};
+use crate::pods::{NodeFacts, Pods, RestoreReport};
+use crate::reconcile::desire::{self, OVERLAY};
+
+/// A node that is set up.
+pub(super) struct Started {
+    pub(super) reconciler: Reconciler,
+    pub(super) events: Events,
+    pub(super) api: Api,
+    /// Closes the node for attaching and detaching while a pass runs.
+    pub(super) gate: Arc<Gate<()>>,
+}
+
+/// What is needed to answer requests.
+pub(super) struct Api {
+    pub(super) listener: UnixListener,
+    pub(super) state: ApiState,
+}
+
+/// Sets the node up. Nothing on it is touched before everything is checked.
+pub(super) async fn start(options: Options) -> Result<Started, NodeError> {
+    let pod_mtu = check(&options)?;
+    let mut source = FileSource::new(options.cluster_file.clone(), options.node.clone());
+    let cluster = source.next().await;
+    let cluster = cluster.map_err(|error| NodeError::Preflight(vec![error.into()]))?;
+    // From here on every change is seen, so what is read below cannot be outdated unnoticed.
+    let interest = Arc::new(Mutex::new(Interest::default()));
+    let watch = Watch::new(Arc::clone(&interest))?;
+    let datapath = Arc::new(Datapath::open(options.datapath.clone())?);
+    let gate = Arc::new(Gate::new(()));
+    let closed = Arc::clone(&gate).write_owned().await;
+
+    let own = cluster.node(&options.node).ok_or(NodeError::Interrupted)?;
+    let facts = NodeFacts {
+        pod_cidrs: own.pod_cidrs.clone(),
+        mtu: pod_mtu,
+    };
+    let pods = Pods::new(
+        &options.state_dir,
+        Arc::clone(&datapath) as Arc<dyn crate::pods::PodDatapath>,
+        facts,
+        Arc::clone(&gate),
+    )?;
+    let pods = Arc::new(pods);
+    report(&pods.restore().await?);
+
+    let state = Arc::new(State {
+        node: options.node.clone(),
+        source: source.describe(),
+        bpf_dir: options.datapath.bpf_dir.display().to_string(),
+        datapath: Arc::clone(&datapath),
+        repairs: AtomicU64::new(0),
+        ready: OnceLock::new(),
+        view: RwLock::new(View {
+            cluster: Arc::new(cluster),
+            paths: Arc::new(HashMap::new()),
+            uplink: Device::default(),
+            overlay: Device::default(),
+            pod_mtu,
+            problems: Vec::new(),
+            health: Health::Unavailable("the agent is starting".into()),
+        }),
+    });
+    let reconciler = Reconciler::new(&options, Arc::clone(&state), Arc::clone(&pods), interest)?;
+    let first = tokio::task::spawn_blocking(move || {
+        let mut reconciler = reconciler;
+        let done = reconciler.set_up();
+        (reconciler, done)
+    });
+    let (reconciler, done) = first.await.map_err(|_| NodeError::Interrupted)?;
+    done?;
+    let events = Events::start(
+        watch,
+        &options.datapath.bpf_dir,
+        &datapath,
+        Box::new(source),
+    )?;
+    let listener = api::bind(&options.run_dir)?;
+    drop(closed);
+    let _ = state.ready.set(Instant::now());
+    Ok(Started {
+        reconciler,
+        events,
+        api: Api {
+            listener,
+            state: ApiState { pods, node: state },
+        },
+        gate,
+    })
+}
+
+/// Checks machine, cluster and underlay, and returns the pods' MTU.
+fn check(options: &Options) -> Result<u16, NodeError> {
+    let directories = Directories {
+        run: &options.run_dir,
+        state: &options.state_dir,
+        bpf: &options.datapath.bpf_dir,
+    };
+    let machine = preflight::machine(&directories);
+    let mut obstacles: Vec<Obstacle> = machine.into_iter().map(Obstacle::from).collect();
+    let mut mtu = 0;
+    match FileSource::load(&options.cluster_file, &options.node) {
+        Ok(cluster) => mtu = check_cluster(options, &cluster, &mut obstacles)?,
+        Err(error) => obstacles.push(error.into()),
+    }
+    if obstacles.is_empty() {
+        Ok(mtu)
+    } else {
+        Err(NodeError::Preflight(obstacles))
+    }
+}
+
+fn check_cluster(
+    options: &Options,
+    cluster: &ClusterConfig,
+    obstacles: &mut Vec<Obstacle>,
+) -> Result<u16, NodeError> {
+    let own = cluster.node(&options.node).ok_or(NodeError::Interrupted)?;
+    let mut rtnl = Rtnl::open()?;
+    let devices = device::devices(&mut rtnl)?;
+    let addresses = layer3::addresses(&mut rtnl)?;
+    let fit = preflight::fit(&own.pod_cidrs, cluster.network.port, OVERLAY, &devices);
+    obstacles.extend(fit.into_iter().map(Obstacle::from));
+    match uplink::find(
+        &devices,
+        &addresses,
+        own.underlay,
+        options.uplink.as_deref(),
+    ) {
+        Ok(uplink) => Ok(desire::pod_mtu(uplink.mtu, own.underlay)),
+        Err(error) => {
+            obstacles.push(error.into());
+            Ok(0)
+        }
+    }
+}
+
+fn report(restored: &RestoreReport) {
+    for reason in &restored.removed {
+        tracing::info!("removed an attachment: {reason}");
+    }
+    for problem in &restored.problems {
+        tracing::warn!("an attachment cannot be used: {problem}");
+    }
+    if restored.kept > 0 {
+        tracing::info!(
+            pods = restored.kept,
+            "kept the attachments of a predecessor"
+        );
+    }
+}

@@ -1,0 +1,149 @@
+//! What the API shows of the running agent.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::Instant;
+
+use ipnet::IpNet;
+use nix::net::if_::if_indextoname;
+use oxlan_common::addr::Addr;
+use oxlan_common::maps::{Counter, route_flags};
+
+use crate::api::types::{Device, Health, NodeRow, RouteRow, Status};
+use crate::api::{NodeFault, NodeView};
+use crate::cluster::ClusterConfig;
+use crate::datapath::{AttachMode, Datapath};
+use crate::host::paths::NextHop;
+use crate::host::preflight;
+use crate::reconcile::tables::prefix_in_words;
+
+/// The agent's state, shared between the reconciler, which writes it, and the API.
+pub(super) struct State {
+    /// Name of the own node.
+    pub(super) node: String,
+    /// Description of the cluster's source.
+    pub(super) source: String,
+    /// Directory of pins.
+    pub(super) bpf_dir: String,
+    pub(super) datapath: Arc<Datapath>,
+    /// Things put back since the start.
+    pub(super) repairs: AtomicU64,
+    pub(super) ready: OnceLock<Instant>,
+    pub(super) view: RwLock<View>,
+}
+
+/// What the last pass has seen.
+#[derive(Debug, Clone)]
+pub(super) struct View {
+    pub(super) cluster: Arc<ClusterConfig>,
+    pub(super) paths: Arc<HashMap<IpAddr, Option<NextHop>>>,
+    pub(super) uplink: Device,
+    pub(super) overlay: Device,
+    pub(super) pod_mtu: u16,
+    pub(super) problems: Vec<String>,
+    pub(super) health: Health,
+}
+
+impl State {
+    fn view(&self) -> View {
+        let view = self.view.read();
+        view.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl NodeView for State {
+    fn status(&self) -> Status {
+        let view = self.view();
+        let network = &view.cluster.network;
+        let own = view.cluster.node(&self.node);
+        Status {
+            node: self.node.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            uptime: self.ready.get().map_or(0, |t| t.elapsed().as_secs()),
+            health: view.health,
+            source: self.source.clone(),
+            problems: view.problems,
+            underlay: own.map(|n| n.underlay),
+            uplink: view.uplink,
+            overlay: view.overlay,
+            vtep_mac: own.map_or_else(String::new, |n| n.vtep_mac.to_string()),
+            network: network.pod_cidrs.clone(),
+            vni: network.vni.get(),
+            port: network.port,
+            pod_cidrs: own.map(|n| n.pod_cidrs.clone()).unwrap_or_default(),
+            pod_mtu: view.pod_mtu,
+            pods: 0,
+            nodes: view.cluster.nodes.len(),
+            attach: match AttachMode::of_this_kernel() {
+                AttachMode::Tcx => "tcx".into(),
+                AttachMode::Clsact => "clsact".into(),
+            },
+            bpf_dir: self.bpf_dir.clone(),
+            repairs: self.repairs.load(Ordering::Relaxed),
+            kernel: preflight::release(),
+        }
+    }
+
+    fn health(&self) -> Health {
+        let view = self.view.read();
+        view.unwrap_or_else(PoisonError::into_inner).health.clone()
+    }
+
+    fn nodes(&self) -> Vec<NodeRow> {
+        let view = self.view();
+        let row = |n: &crate::cluster::NodeSpec| NodeRow {
+            name: n.name.clone(),
+            own: n.name == self.node,
+            underlay: n.underlay,
+            vtep_mac: n.vtep_mac.to_string(),
+            pod_cidrs: n.pod_cidrs.clone(),
+            reachable: n.name == self.node
+                || view.paths.get(&n.underlay).is_some_and(Option::is_some),
+        };
+        view.cluster.nodes.iter().map(row).collect()
+    }
+
+    fn routes(&self) -> Result<Vec<RouteRow>, NodeFault> {
+        let view = self.view();
+        let owners: HashMap<Addr, &str> = view
+            .cluster
+            .nodes
+            .iter()
+            .map(|n| (n.underlay.into(), n.name.as_str()))
+            .collect();
+        let mut devices: HashMap<u32, String> = HashMap::new();
+        let mut rows = Vec::new();
+        for (key, value) in self.datapath.routes().entries()? {
+            let device = devices
+                .entry(value.ifindex)
+                .or_insert_with(|| device_name(value.ifindex));
+            rows.push(RouteRow {
+                prefix: prefix_in_words(&key).parse::<IpNet>()?,
+                node: owners.get(&value.underlay).map(|&name| name.to_owned()),
+                local: value.flags & route_flags::LOCAL != 0,
+                underlay: value.underlay.into(),
+                next_hop: value.next_hop.into(),
+                device: device.clone(),
+                vni: value.vni,
+                vtep_mac: value.mac.to_string(),
+                reachable: value.flags & route_flags::UNREACHABLE == 0,
+            });
+        }
+        rows.sort_by_key(|row| row.prefix);
+        Ok(rows)
+    }
+
+    fn counters(&self) -> Result<Vec<(u32, Counter)>, NodeFault> {
+        Ok(self.datapath.counters()?)
+    }
+}
+
+/// Empty when there is no such device.
+fn device_name(ifindex: u32) -> String {
+    let name = if_indextoname(ifindex).ok();
+    let name = name.and_then(|n| n.into_string().ok());
+    name.unwrap_or_default()
+}

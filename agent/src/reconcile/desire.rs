@@ -1,0 +1,317 @@
+//! What should be, from the cluster, the node and its pods.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use bytemuck::Zeroable;
+use ipnet::IpNet;
+use oxlan_common::addr::{Addr, V4_PREFIX_BITS};
+use oxlan_common::maps::{
+    Config, MAP_ABI, MAX_PREFIX_LENGTHS, PodValue, RouteKey, RouteValue, VtepValue, pod_flags,
+    route_flags,
+};
+use oxlan_common::wire::{OVERHEAD_V4, OVERHEAD_V6};
+
+use super::filters::Filter;
+use super::host::{Desired as Host, Overlay, PodDevice, Sysctl, Via};
+use super::tables::Desired as Tables;
+use crate::cluster::{ClusterConfig, NodeSpec};
+use crate::datapath::Program;
+use crate::host::paths::NextHop;
+use crate::pods::DesiredPod;
+
+/// Name of the overlay device.
+pub const OVERLAY: &str = "oxlan0";
+
+/// Metric of the route that makes unknown addresses of the own prefix unreachable: anybody else's
+/// route for the prefix is preferred, and pods have routes of their own.
+pub const UNREACHABLE_METRIC: u32 = 4096;
+
+/// IPv6 exists on a device from this MTU on (RFC 8200, section 5).
+const MIN_MTU_V6: u16 = 1280;
+
+/// The node as it is now.
+#[derive(Debug, Clone)]
+pub struct Facts<'a> {
+    /// The cluster.
+    pub cluster: &'a ClusterConfig,
+    /// The own node in it.
+    pub own: &'a NodeSpec,
+    /// The device on the underlay; none while it is gone.
+    pub uplink: Option<Uplink<'a>>,
+    /// MTU of the pods and of the overlay device, bytes.
+    pub mtu: u16,
+    /// The complete pods.
+    pub pods: &'a [DesiredPod],
+}
+
+/// The device on the underlay.
+#[derive(Debug, Clone, Copy)]
+pub struct Uplink<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its interface index.
+    pub ifindex: u32,
+    /// Whether it configured itself by router advertisements before the agent came.
+    pub accepts_ra: bool,
+}
+
+/// MTU of the pods for an uplink's: what is left when VXLAN has been put around.
+#[must_use]
+pub fn pod_mtu(uplink_mtu: u32, underlay: IpAddr) -> u16 {
+    let overhead = match underlay {
+        IpAddr::V4(_) => OVERHEAD_V4,
+        IpAddr::V6(_) => OVERHEAD_V6,
+    };
+    u16::try_from(uplink_mtu)
+        .unwrap_or(u16::MAX)
+        .saturating_sub(overhead)
+}
+
+/// What should be on the host.
+#[must_use]
+pub fn host(facts: &Facts<'_>) -> Host {
+    let own = facts.own;
+    Host {
+        overlay: Overlay {
+            name: OVERLAY.into(),
+            port: facts.cluster.network.port,
+            mac: own.vtep_mac,
+            mtu: facts.mtu.into(),
+        },
+        pods: facts.pods.iter().map(pod_device).collect(),
+        addresses: own
+            .pod_cidrs
+            .iter()
+            .map(|c| IpNet::from(c.network()))
+            .collect(),
+        routes: routes(facts),
+        neighbours: neighbours(facts.pods),
+        sysctls: sysctls(facts),
+    }
+}
+
+fn pod_device(pod: &DesiredPod) -> (String, PodDevice) {
+    let device = PodDevice {
+        ifindex: pod.host_ifindex,
+        mac: pod.host_mac,
+        mtu: pod.mtu.into(),
+    };
+    (pod.host_ifname.clone(), device)
+}
+
+/// One route for each prefix of the whole cluster, so that nodes come and go in the maps alone.
+fn routes(facts: &Facts<'_>) -> BTreeMap<(IpNet, u32), Via> {
+    let own = facts.own;
+    let via = |name: &str, to: IpAddr| Via::Device {
+        name: name.to_owned(),
+        source: overlay_address(own, to),
+    };
+    let networks = &facts.cluster.network.pod_cidrs;
+    // A family in which the node has no pods needs no route: nobody here could use it.
+    let networks = networks
+        .iter()
+        .filter(|n| overlay_address(own, n.network()).is_some())
+        .map(|n| ((*n, 0), via(OVERLAY, n.network())));
+    let local = own
+        .pod_cidrs
+        .iter()
+        .map(|c| ((*c, UNREACHABLE_METRIC), Via::Unreachable));
+    let pods = facts.pods.iter().flat_map(|pod| {
+        let route = |a: &IpAddr| ((IpNet::from(*a), 0), via(&pod.host_ifname, *a));
+        pod.addresses.iter().map(route).collect::<Vec<_>>()
+    });
+    networks.chain(local).chain(pods).collect()
+}
+
+fn neighbours(pods: &[DesiredPod]) -> BTreeMap<(String, IpAddr), oxlan_common::addr::Mac> {
+    let of_pod = |pod: &DesiredPod| {
+        let entry = |a: &IpAddr| ((pod.host_ifname.clone(), *a), pod.mac);
+        pod.addresses.iter().map(entry).collect::<Vec<_>>()
+    };
+    pods.iter().flat_map(of_pod).collect()
+}
+
+fn sysctls(facts: &Facts<'_>) -> Vec<Sysctl> {
+    let mut all = Vec::new();
+    let mut want = |key: String, value, device: Option<&str>| {
+        let device = device.map(ToOwned::to_owned);
+        all.push(Sysctl { key, value, device });
+    };
+    let v4 = |device: &str, name: &str| format!("net/ipv4/conf/{device}/{name}");
+    let v6 = |device: &str, name: &str| format!("net/ipv6/conf/{device}/{name}");
+    let has_v6 = facts
+        .own
+        .pod_cidrs
+        .iter()
+        .any(|c| matches!(c, IpNet::V6(_)));
+    let has_v6 = has_v6 && facts.mtu >= MIN_MTU_V6;
+    want("net/ipv4/ip_forward".into(), "1", None);
+    if has_v6 {
+        // Forwarding switches router advertisements off, unless they are asked for explicitly.
+        if let Some(uplink) = facts.uplink.filter(|u| u.accepts_ra) {
+            want(v6(uplink.name, "accept_ra"), "2", None);
+        }
+        want(v6("all", "forwarding"), "1", None);
+    }
+    if let Some(uplink) = facts.uplink {
+        want(v4(uplink.name, "forwarding"), "1", None);
+        if has_v6 {
+            want(v6(uplink.name, "forwarding"), "1", None);
+        }
+    }
+    let pods = facts.pods.iter().map(|pod| pod.host_ifname.as_str());
+    for device in pods.chain([OVERLAY]) {
+        want(v4(device, "forwarding"), "1", Some(device));
+        if has_v6 {
+            want(v6(device, "disable_ipv6"), "0", Some(device));
+            want(v6(device, "accept_ra"), "0", Some(device));
+            want(v6(device, "forwarding"), "1", Some(device));
+        }
+    }
+    all
+}
+
+/// What should be in the maps. `paths` has the next hop to each other node, or none without a route.
+#[must_use]
+pub fn tables(
+    facts: &Facts<'_>,
+    overlay_ifindex: u32,
+    paths: &HashMap<IpAddr, Option<NextHop>>,
+) -> Tables {
+    let nodes = &facts.cluster.nodes;
+    let others = nodes.iter().filter(|n| n.name != facts.own.name);
+    let vtep = |n: &NodeSpec| {
+        let value = VtepValue {
+            mac: n.vtep_mac,
+            flags: 0,
+        };
+        (Addr::from(n.underlay), value)
+    };
+    let route = |n: &NodeSpec| {
+        let value = route_value(n, facts, overlay_ifindex, paths);
+        let keys = n.pod_cidrs.iter().map(route_key);
+        keys.map(|key| (key, value)).collect::<Vec<_>>()
+    };
+    Tables {
+        pods: pods(facts, overlay_ifindex),
+        routes: nodes.iter().flat_map(route).collect(),
+        vteps: others.map(vtep).collect(),
+        config: config(facts, overlay_ifindex),
+    }
+}
+
+fn pods(facts: &Facts<'_>, overlay_ifindex: u32) -> BTreeMap<Addr, PodValue> {
+    let own = facts.own.pod_cidrs.iter().map(|c| {
+        let value = PodValue {
+            ifindex: overlay_ifindex,
+            flags: pod_flags::HOST,
+            mac: facts.own.vtep_mac,
+            host_mac: facts.own.vtep_mac,
+        };
+        (Addr::from(c.network()), value)
+    });
+    let pods = facts.pods.iter().flat_map(|pod| {
+        let value = PodValue {
+            ifindex: pod.host_ifindex,
+            flags: 0,
+            mac: pod.mac,
+            host_mac: pod.host_mac,
+        };
+        pod.addresses.iter().map(move |a| (Addr::from(*a), value))
+    });
+    own.chain(pods).collect()
+}
+
+/// The key of `ROUTES` for a prefix.
+#[must_use]
+pub fn route_key(prefix: &IpNet) -> RouteKey {
+    let bits = match prefix {
+        IpNet::V4(_) => V4_PREFIX_BITS,
+        IpNet::V6(_) => 0,
+    };
+    RouteKey {
+        prefix: Addr::from(prefix.network()),
+        prefix_len: u32::from(prefix.prefix_len() + bits),
+    }
+}
+
+fn route_value(
+    node: &NodeSpec,
+    facts: &Facts<'_>,
+    overlay_ifindex: u32,
+    paths: &HashMap<IpAddr, Option<NextHop>>,
+) -> RouteValue {
+    let underlay = Addr::from(node.underlay);
+    let (next_hop, ifindex, flags) = if node.name == facts.own.name {
+        (underlay, overlay_ifindex, route_flags::LOCAL)
+    } else {
+        match paths.get(&node.underlay).copied().flatten() {
+            Some(hop) => (Addr::from(hop.address), hop.ifindex, 0),
+            None => (Addr::UNSPECIFIED, 0, route_flags::UNREACHABLE),
+        }
+    };
+    RouteValue {
+        underlay,
+        next_hop,
+        ifindex,
+        vni: facts.cluster.network.vni.get(),
+        mac: node.vtep_mac,
+        flags,
+    }
+}
+
+fn config(facts: &Facts<'_>, overlay_ifindex: u32) -> Config {
+    Config {
+        abi: MAP_ABI,
+        vni: facts.cluster.network.vni.get(),
+        port: facts.cluster.network.port,
+        mtu: facts.mtu,
+        uplink: facts.uplink.map_or(0, |u| u.ifindex),
+        overlay: overlay_ifindex,
+        underlay: facts.own.underlay.into(),
+        vtep_mac: facts.own.vtep_mac,
+        prefix_lens_v4: prefix_lengths(facts.cluster, true),
+        prefix_lens_v6: prefix_lengths(facts.cluster, false),
+        ..Config::zeroed()
+    }
+}
+
+/// The distinct lengths of a family, longest first. Validation has seen that they fit.
+fn prefix_lengths(cluster: &ClusterConfig, v4: bool) -> [u8; MAX_PREFIX_LENGTHS] {
+    let prefixes = cluster.nodes.iter().flat_map(|n| &n.pod_cidrs);
+    let of_family = prefixes.filter(|p| matches!(p, IpNet::V4(_)) == v4);
+    let bits = if v4 { V4_PREFIX_BITS } else { 0 };
+    let lengths: BTreeSet<u8> = of_family.map(|p| p.prefix_len() + bits).collect();
+    let mut list = [0; MAX_PREFIX_LENGTHS];
+    for (slot, length) in list.iter_mut().zip(lengths.into_iter().rev()) {
+        *slot = length;
+    }
+    list
+}
+
+/// The programs that should run.
+#[must_use]
+pub fn filters(facts: &Facts<'_>, overlay_ifindex: u32, lost: &[String]) -> BTreeSet<Filter> {
+    let filter = |program, ifname: &str, ifindex| Filter {
+        program,
+        ifname: ifname.to_owned(),
+        ifindex,
+    };
+    let there = facts.pods.iter().filter(|p| !lost.contains(&p.host_ifname));
+    let pods = there.map(|pod| filter(Program::FromPod, &pod.host_ifname, pod.host_ifindex));
+    let uplink = facts.uplink;
+    let uplink = uplink.map(|u| filter(Program::FromUplink, u.name, u.ifindex));
+    let overlay = [Program::FromOverlay, Program::ToOverlay];
+    let overlay = overlay.map(|program| filter(program, OVERLAY, overlay_ifindex));
+    pods.chain(uplink).chain(overlay).collect()
+}
+
+/// The node's own overlay address of the same family as `like`.
+fn overlay_address(own: &NodeSpec, like: IpAddr) -> Option<IpAddr> {
+    let mut addresses = own.pod_cidrs.iter().map(IpNet::network);
+    addresses.find(|a| a.is_ipv4() == like.is_ipv4())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,400 @@
+//! Devices, addresses, routes, neighbours and sysctls: which steps lead from what is to what should be.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use oxlan_common::addr::Mac;
+
+use super::{Found, Planned};
+use crate::host::device::{Device, DeviceChange, Vxlan};
+
+/// What should be on the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Desired {
+    /// The overlay device.
+    pub overlay: Overlay,
+    /// Host sides of the pods' veth pairs, by name. They are repaired, but cannot be made here.
+    pub pods: BTreeMap<String, PodDevice>,
+    /// Addresses of the overlay device; it has no others.
+    pub addresses: BTreeSet<IpNet>,
+    /// Routes by destination and metric; there are no others with our protocol number.
+    pub routes: BTreeMap<(IpNet, u32), Via>,
+    /// Permanent neighbours by device and address.
+    pub neighbours: BTreeMap<(String, IpAddr), Mac>,
+    /// Kernel parameters.
+    pub sysctls: Vec<Sysctl>,
+}
+
+/// The overlay device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overlay {
+    /// Its name.
+    pub name: String,
+    /// VXLAN port.
+    pub port: u16,
+    /// MAC of the node's VTEP.
+    pub mac: Mac,
+    /// MTU, bytes.
+    pub mtu: u32,
+}
+
+/// Host side of a pod's veth pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PodDevice {
+    /// Interface index; another device of the same name is another device.
+    pub ifindex: u32,
+    /// MAC.
+    pub mac: Mac,
+    /// MTU, bytes.
+    pub mtu: u32,
+}
+
+/// Where a route leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Via {
+    /// Onto a device.
+    Device {
+        /// Its name.
+        name: String,
+        /// Preferred source address.
+        source: Option<IpAddr>,
+    },
+    /// Nowhere: the sender is told so.
+    Unreachable,
+}
+
+/// A kernel parameter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sysctl {
+    /// Its path below `/proc/sys`.
+    pub key: String,
+    /// Its value.
+    pub value: &'static str,
+    /// The device that it belongs to and vanishes with; none for what outlives the agent's devices.
+    pub device: Option<String>,
+}
+
+/// What is on the host, as far as it is ours or has the place of something of ours.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Actual {
+    /// All devices by name.
+    pub devices: BTreeMap<String, Device>,
+    /// Addresses of the overlay device.
+    pub addresses: BTreeSet<IpNet>,
+    /// Routes with our protocol number.
+    pub routes: BTreeMap<(IpNet, u32), Via>,
+    /// Neighbours by device and address: MAC, and whether they are permanent.
+    pub neighbours: BTreeMap<(String, IpAddr), (Mac, bool)>,
+    /// Values of the desired kernel parameters that exist.
+    pub sysctls: BTreeMap<String, String>,
+}
+
+/// One change of the host. It displays as what it is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Make the overlay device, down.
+    CreateOverlay {
+        /// Its name.
+        name: String,
+        /// VXLAN port.
+        port: u16,
+        /// MAC.
+        mac: Mac,
+    },
+    /// Remove a device.
+    RemoveDevice(String),
+    /// Change a device.
+    ChangeDevice(String, DeviceChange),
+    /// Add an address to a device.
+    AddAddress(String, IpNet),
+    /// Remove an address from a device.
+    RemoveAddress(String, IpNet),
+    /// Make or replace a route.
+    SetRoute(IpNet, u32, Via),
+    /// Remove a route.
+    RemoveRoute(IpNet, u32, Via),
+    /// Make or replace a permanent neighbour.
+    SetNeighbour(String, IpAddr, Mac),
+    /// Set a kernel parameter.
+    SetSysctl(Sysctl),
+}
+
+/// What is to be done, and what cannot be.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// In this order.
+    pub steps: Vec<Planned<Step>>,
+    /// Host sides of pods that are gone: only the runtime can make those pods again.
+    pub lost: Vec<String>,
+}
+
+/// The steps from `actual` to `desired`.
+#[must_use]
+pub fn plan(desired: &Desired, actual: &Actual) -> Plan {
+    let mut plan = Plan::default();
+    let mut planner = Planner {
+        desired,
+        actual,
+        fresh_overlay: false,
+        plan: &mut plan,
+    };
+    planner.overlay();
+    planner.pods();
+    planner.sysctls();
+    planner.addresses();
+    planner.routes();
+    planner.neighbours();
+    plan
+}
+
+struct Planner<'a> {
+    desired: &'a Desired,
+    actual: &'a Actual,
+    /// The overlay device will be a new one, so nothing that hangs on it is there.
+    fresh_overlay: bool,
+    plan: &'a mut Plan,
+}
+
+impl Planner<'_> {
+    fn push(&mut self, step: Step, found: Found) {
+        self.plan.steps.push(Planned { step, found });
+    }
+
+    fn overlay(&mut self) {
+        let wanted = &self.desired.overlay;
+        let kind = Vxlan {
+            port: wanted.port,
+            external: true,
+        };
+        let existing = self.actual.devices.get(&wanted.name);
+        let usable = existing.filter(|d| d.vxlan == Some(kind));
+        if let Some(device) = usable {
+            let change = device_change(device, wanted.mac, wanted.mtu, false);
+            self.change(&wanted.name, change, device);
+            return;
+        }
+        self.fresh_overlay = true;
+        if let Some(device) = existing {
+            let found = Found::Different(kind_in_words(device.vxlan));
+            self.push(Step::RemoveDevice(wanted.name.clone()), found);
+        }
+        let create = Step::CreateOverlay {
+            name: wanted.name.clone(),
+            port: wanted.port,
+            mac: wanted.mac,
+        };
+        self.push(create, Found::Missing);
+        let change = DeviceChange {
+            mac: None,
+            mtu: Some(wanted.mtu),
+            arp: Some(false),
+            makes_address: Some(false),
+            up: true,
+        };
+        let step = Step::ChangeDevice(wanted.name.clone(), change);
+        self.push(step, Found::Different("new".into()));
+    }
+
+    fn pods(&mut self) {
+        for (name, wanted) in &self.desired.pods {
+            match self.actual.devices.get(name) {
+                Some(device) if device.ifindex == wanted.ifindex => {
+                    let change = device_change(device, wanted.mac, wanted.mtu, true);
+                    self.change(name, change, device);
+                }
+                _ => self.plan.lost.push(name.clone()),
+            }
+        }
+    }
+
+    fn change(&mut self, name: &str, change: DeviceChange, now: &Device) {
+        if change == DeviceChange::default() {
+            return;
+        }
+        let found = Found::Different(differing(&change, now));
+        self.push(Step::ChangeDevice(name.to_owned(), change), found);
+    }
+
+    fn sysctls(&mut self) {
+        for wanted in &self.desired.sysctls {
+            if wanted.device.as_ref().is_some_and(|d| self.is_lost(d)) {
+                continue;
+            }
+            let now = self.actual.sysctls.get(&wanted.key);
+            if now.is_none_or(|v| v != wanted.value) {
+                let found = now.map_or(Found::Missing, |v| Found::Different(v.clone()));
+                self.push(Step::SetSysctl(wanted.clone()), found);
+            }
+        }
+    }
+
+    fn addresses(&mut self) {
+        let device = &self.desired.overlay.name;
+        let none = BTreeSet::new();
+        let (wanted, mut now) = (&self.desired.addresses, &self.actual.addresses);
+        if self.fresh_overlay {
+            now = &none;
+        }
+        for address in wanted.difference(now) {
+            self.push(Step::AddAddress(device.clone(), *address), Found::Missing);
+        }
+        for address in now.difference(wanted) {
+            let step = Step::RemoveAddress(device.clone(), *address);
+            self.push(step, Found::Unwanted);
+        }
+    }
+
+    fn routes(&mut self) {
+        for (key, wanted) in &self.desired.routes {
+            let now = self.actual.routes.get(key);
+            if self.is_gone(wanted) || now == Some(wanted) && !self.hangs_on_fresh(wanted) {
+                continue;
+            }
+            let found = match now {
+                Some(now) if !self.hangs_on_fresh(now) => Found::Different(now.to_string()),
+                _ => Found::Missing,
+            };
+            self.push(Step::SetRoute(key.0, key.1, wanted.clone()), found);
+        }
+        for (key, now) in &self.actual.routes {
+            if !self.desired.routes.contains_key(key) && !self.hangs_on_fresh(now) {
+                let step = Step::RemoveRoute(key.0, key.1, now.clone());
+                self.push(step, Found::Unwanted);
+            }
+        }
+    }
+
+    fn neighbours(&mut self) {
+        for ((device, address), mac) in &self.desired.neighbours {
+            let now = self.actual.neighbours.get(&(device.clone(), *address));
+            if self.is_lost(device) || now == Some(&(*mac, true)) {
+                continue;
+            }
+            let found = match now {
+                None => Found::Missing,
+                Some((mac, true)) => Found::Different(mac.to_string()),
+                Some((mac, false)) => Found::Different(format!("{mac}, not permanent")),
+            };
+            let step = Step::SetNeighbour(device.clone(), *address, *mac);
+            self.push(step, found);
+        }
+    }
+
+    fn is_lost(&self, device: &str) -> bool {
+        let pod = self.desired.pods.get(device);
+        pod.is_some_and(|pod| {
+            let now = self.actual.devices.get(device);
+            now.is_none_or(|d| d.ifindex != pod.ifindex)
+        })
+    }
+
+    fn is_gone(&self, via: &Via) -> bool {
+        matches!(via, Via::Device { name, .. } if self.is_lost(name))
+    }
+
+    fn hangs_on_fresh(&self, via: &Via) -> bool {
+        let overlay = &self.desired.overlay.name;
+        self.fresh_overlay && matches!(via, Via::Device { name, .. } if name == overlay)
+    }
+}
+
+fn device_change(now: &Device, mac: Mac, mtu: u32, arp: bool) -> DeviceChange {
+    DeviceChange {
+        mac: (now.mac != mac).then_some(mac),
+        mtu: (now.mtu != mtu).then_some(mtu),
+        arp: (now.arp != arp).then_some(arp),
+        makes_address: now.makes_address.then_some(false),
+        up: !now.up,
+    }
+}
+
+/// What of a device is about to change, as it is now.
+fn differing(change: &DeviceChange, now: &Device) -> String {
+    let mut words = Vec::new();
+    if change.mac.is_some() {
+        words.push(format!("MAC {}", now.mac));
+    }
+    if change.mtu.is_some() {
+        words.push(format!("MTU {}", now.mtu));
+    }
+    if change.up {
+        words.push("down".to_owned());
+    }
+    if change.arp.is_some() {
+        words.push(if now.arp { "ARP on" } else { "ARP off" }.to_owned());
+    }
+    if change.makes_address.is_some() {
+        words.push("making IPv6 addresses".to_owned());
+    }
+    words.join(", ")
+}
+
+fn kind_in_words(vxlan: Option<Vxlan>) -> String {
+    match vxlan {
+        None => "not a VXLAN device".to_owned(),
+        Some(Vxlan {
+            port,
+            external: true,
+        }) => format!("a VXLAN device with port {port}"),
+        Some(Vxlan { port, .. }) => format!("a VXLAN device with a fixed VNI, port {port}"),
+    }
+}
+
+impl fmt::Display for Via {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Device { name, source: None } => write!(f, "dev {name}"),
+            Self::Device {
+                name,
+                source: Some(source),
+            } => write!(f, "dev {name} src {source}"),
+            Self::Unreachable => f.write_str("unreachable"),
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CreateOverlay { name, port, mac } => {
+                write!(f, "the overlay device {name}, port {port}, MAC {mac}")
+            }
+            Self::RemoveDevice(name) => write!(f, "the device {name}"),
+            Self::ChangeDevice(name, change) => {
+                write!(f, "the device {name}")?;
+                if let Some(mac) = change.mac {
+                    write!(f, ", MAC {mac}")?;
+                }
+                if let Some(mtu) = change.mtu {
+                    write!(f, ", MTU {mtu}")?;
+                }
+                if change.up {
+                    f.write_str(", up")?;
+                }
+                Ok(())
+            }
+            Self::AddAddress(device, address) | Self::RemoveAddress(device, address) => {
+                write!(f, "the address {address} on {device}")
+            }
+            Self::SetRoute(to, _, via) | Self::RemoveRoute(to, _, via) => {
+                write!(f, "the route {to} {via}")
+            }
+            Self::SetNeighbour(device, address, mac) => {
+                write!(f, "the neighbour {address} lladdr {mac} on {device}")
+            }
+            Self::SetSysctl(sysctl) => {
+                write!(
+                    f,
+                    "the sysctl {} = {}",
+                    sysctl.key.replace('/', "."),
+                    sysctl.value
+                )
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
