@@ -105,8 +105,7 @@ fn outage(screen: &mut Screen, stage: &Stage<'_>, node: &Node, streams: &[Watche
         good,
     );
     let start = Instant::now();
-    node.start_agent()
-        .context("the agent of node-1 did not start again")?;
+    node.start_agent()?;
     let text = format!(
         "process {}, ready in {}, {} after the kill",
         node.agent_pid()?,

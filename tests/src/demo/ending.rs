@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Error;
 
+use super::explore::{self, Group};
 use super::screen::{Cell, Screen, Style};
 use crate::cluster::Cluster;
 use crate::node::Node;
@@ -11,28 +12,31 @@ use crate::node::Node;
 /// Lines of each agent's log that a failure shows.
 const TAIL: usize = 12;
 
-/// What was done, in numbers.
-#[derive(Debug, Default)]
+/// What was done.
+#[derive(Debug)]
 pub(super) struct Done {
     pub(super) pings: usize,
     pub(super) datagrams: u64,
+    /// What to look around with.
+    pub(super) commands: Vec<Group>,
 }
 
 /// Everything worked.
-pub(super) fn good(screen: &Screen, done: &Done, took: Duration) {
-    let text = format!(
-        "Everything worked: {} pairs reached each other, {} datagrams crossed a killed agent and none was lost. \
-         It took {:.0} s.",
-        done.pings,
-        done.datagrams,
-        took.as_secs_f64()
-    );
-    screen.title("Result");
-    screen.row(&[], &[Cell::new(text, Style::Good)]);
+pub(super) fn good(screen: &Screen, done: &Done, took: Duration, keep: bool) {
+    let good = |text| screen.row(&[], &[Cell::new(text, Style::Good)]);
+    screen.title("Everything worked");
+    good(format!(
+        "{} pings, all answered. {} numbered datagrams around a killed agent, none lost.",
+        done.pings, done.datagrams
+    ));
+    good(format!("It took {:.0} s.", took.as_secs_f64()));
+    if keep {
+        explore::show(screen, &done.commands);
+    }
 }
 
 /// Something did not; `fatal` is what made an end of it.
-pub(super) fn bad(screen: &Screen, fatal: Option<&Error>, cluster: Option<&Cluster>) {
+pub(super) fn bad(screen: &Screen, fatal: Option<&Error>, cluster: &Cluster, keep: bool) {
     let count = screen.failures().len() + usize::from(fatal.is_some());
     let things = if count == 1 { "thing" } else { "things" };
     screen.title(&format!("{count} {things} did not work"));
@@ -43,9 +47,13 @@ pub(super) fn bad(screen: &Screen, fatal: Option<&Error>, cluster: Option<&Clust
         complain(screen, &cause(error));
         screen.say("What comes after it was not tried.");
     }
-    if let Some(cluster) = cluster {
-        cluster.nodes.iter().for_each(|node| tail(screen, node));
-    }
+    cluster.nodes.iter().for_each(|node| tail(screen, node));
+    screen.gap();
+    screen.say(if keep {
+        "Everything is still there to look at; `cargo xtask demo --down` removes it."
+    } else {
+        "Everything is removed now; `cargo xtask demo --keep` leaves it there to look at."
+    });
 }
 
 /// The error with its causes. The fixtures put a whole log into theirs, which [`tail`] shows better.
@@ -70,6 +78,9 @@ fn complain(screen: &Screen, text: &str) {
 fn tail(screen: &Screen, node: &Node) {
     let log = node.log();
     let lines: Vec<&str> = log.lines().collect();
+    if lines.is_empty() {
+        return;
+    }
     screen.gap();
     let title = format!(
         "{}: the end of its agent's log, {}",
@@ -77,9 +88,6 @@ fn tail(screen: &Screen, node: &Node) {
         node.dirs.log.display()
     );
     screen.row(&[], &[Cell::new(title, Style::Strong)]);
-    if lines.is_empty() {
-        screen.say("It is empty.");
-    }
     for line in lines.iter().skip(lines.len().saturating_sub(TAIL)) {
         screen.row(&[2], &[Cell::new("│", Style::Dim), (*line).into()]);
     }

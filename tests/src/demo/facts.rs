@@ -1,8 +1,9 @@
-//! What is really there: entries of pinned maps and attached programs, as `bpftool` shows them.
+//! What is really there: attached programs, and entries of the pinned maps as `bpftool` shows them.
 
 use std::net::IpAddr;
 
 use anyhow::{Context, Result};
+use aya::programs::{SchedClassifier, TcAttachType};
 use bytemuck::AnyBitPattern;
 use oxlan_common::addr::Addr;
 use oxlan_common::maps::{PodValue, RouteKey, RouteValue, VtepValue};
@@ -18,30 +19,41 @@ pub(super) struct Program {
     pub(super) ifindex: u32,
     /// The kernel's number of the program.
     pub(super) id: u64,
-    /// Where it is attached, as `tcx/ingress`.
-    pub(super) hook: String,
+    /// How it is attached.
+    pub(super) hook: &'static str,
 }
 
-/// The program with this name at a device of the node.
+/// The program with this name at a device of the node, as the kernel lists what is attached there.
+///
+/// Not by `bpftool net`, which knows TCX only since its version 7.3.
 pub(super) fn program(node: &Node, device: &str, name: &str) -> Result<Program> {
-    let text = node
-        .netns
-        .run(&format!("bpftool --json net show dev {device}"))?;
-    let shown: Value = serde_json::from_str(&text)
-        .with_context(|| format!("bpftool printed something else than JSON: {text}"))?;
-    let all = shown[0]["tc"].as_array().context("no tc programs")?;
-    let found = all
-        .iter()
-        .find(|one| one["devname"] == device && one["name"].as_str() == Some(name))
-        .with_context(|| format!("{name} is not at {device} of {}: {shown}", node.name))?;
-    Ok(Program {
-        ifindex: node.netns.ifindex(device)?,
-        id: found["prog_id"]
-            .as_u64()
-            .or(found["id"].as_u64())
-            .unwrap_or_default(),
-        hook: found["kind"].as_str().unwrap_or("tc").to_owned(),
+    let (id, hook) = match tcx(node, device, name)? {
+        Some(id) => (id, "TCX ingress"),
+        None => (clsact(node, device, name)?, "clsact ingress"),
+    };
+    let ifindex = node.netns.ifindex(device)?;
+    Ok(Program { ifindex, id, hook })
+}
+
+fn tcx(node: &Node, device: &str, name: &str) -> Result<Option<u64>> {
+    node.netns.inside(|| {
+        // Kernels before 6.6 have no TCX and fail.
+        let Ok((_, all)) = SchedClassifier::query_tcx(device, TcAttachType::Ingress) else {
+            return Ok(None);
+        };
+        let found = all.iter().find(|one| one.name_as_str() == Some(name));
+        Ok(found.map(|one| one.id().into()))
     })
+}
+
+fn clsact(node: &Node, device: &str, name: &str) -> Result<u64> {
+    let line = format!("tc -json filter show dev {device} ingress");
+    let shown = json(&node.netns.run(&line)?)?;
+    let mut filters = shown.as_array().into_iter().flatten();
+    let found = filters.find(|one| one["options"]["prog"]["name"] == name);
+    found
+        .and_then(|one| one["options"]["prog"]["id"].as_u64())
+        .with_context(|| format!("{name} is not attached to {device} of {}", node.name))
 }
 
 /// The entry of a pod in the map `pods`.
@@ -80,9 +92,10 @@ type Entry = (Vec<u8>, Vec<u8>);
 
 fn entries(node: &Node, map: &str) -> Result<Vec<Entry>> {
     let pin = node.dirs.bpf.join("maps").join(map);
-    let text = host(&format!("bpftool --json map dump pinned {}", pin.display()))?;
-    let dump: Value = serde_json::from_str(&text)
-        .with_context(|| format!("bpftool printed something else than JSON: {text}"))?;
+    let dump = json(&host(&format!(
+        "bpftool --json map dump pinned {}",
+        pin.display()
+    ))?)?;
     let entries = dump.as_array().context("a dump that is no list")?;
     entries
         .iter()
@@ -93,6 +106,10 @@ fn entries(node: &Node, map: &str) -> Result<Vec<Entry>> {
             Ok((part("key")?, part("value")?))
         })
         .collect()
+}
+
+fn json(text: &str) -> Result<Value> {
+    serde_json::from_str(text).with_context(|| format!("not JSON: {text}"))
 }
 
 /// `["0x0a","0xf4"]` as bytes.

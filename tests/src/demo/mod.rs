@@ -60,39 +60,50 @@ fn code(result: Result<ExitCode>) -> ExitCode {
 }
 
 fn perform(keep: bool) -> Result<ExitCode> {
-    let begin = Instant::now();
     let _only = claim()?;
     interrupt::watch()?;
-    let mut screen = Screen::new();
+    let screen = Screen::new();
+    match show(screen, keep) {
+        // Whatever failed, failed because of the interruption.
+        Err(_) if interrupt::seen() => {
+            println!("\nInterrupted; everything is removed.");
+            Ok(ExitCode::from(INTERRUPTED))
+        }
+        ended => ended,
+    }
+}
+
+fn show(mut screen: Screen, keep: bool) -> Result<ExitCode> {
+    let begin = Instant::now();
     if left() {
-        screen.say("An earlier demo is still there; it is removed first.");
+        screen.say("An earlier demo is still there and is removed first.");
         scope::remove(PREFIX);
     }
+    let kernel = nix::sys::utsname::uname()?;
+    screen.say(&format!(
+        "Oxlan on kernel {}: three nodes and six pods on this machine.",
+        kernel.release().to_string_lossy()
+    ));
     let mut cluster = Cluster::create(Scope::named(PREFIX)?, Shape::nodes(3))?;
-    let played = play(&mut screen, &cluster, keep);
-    if interrupt::seen() {
-        drop(cluster);
-        screen.gap();
-        screen.say("Interrupted; everything is removed.");
-        return Ok(ExitCode::from(INTERRUPTED));
-    }
+    let played = play(&mut screen, &cluster);
+    interrupt::check()?;
     if keep {
         cluster.keep();
     }
     match played {
         Ok(done) if screen.failures().is_empty() => {
-            ending::good(&screen, &done, begin.elapsed());
+            ending::good(&screen, &done, begin.elapsed(), keep);
             Ok(ExitCode::SUCCESS)
         }
         played => {
-            ending::bad(&screen, played.err().as_ref(), Some(&cluster));
+            ending::bad(&screen, played.err().as_ref(), &cluster, keep);
             Ok(ExitCode::FAILURE)
         }
     }
 }
 
 /// All acts, in order.
-fn play(screen: &mut Screen, cluster: &Cluster, keep: bool) -> Result<Done> {
+fn play(screen: &mut Screen, cluster: &Cluster) -> Result<Done> {
     stage::start_agents(screen, cluster)?;
     let stage = stage::start_pods(screen, cluster)?;
     let pings = reach::show(screen, &stage)?;
@@ -100,10 +111,11 @@ fn play(screen: &mut Screen, cluster: &Cluster, keep: bool) -> Result<Done> {
     walk::local(screen, &stage)?;
     walk::remote(screen, &stage)?;
     let datagrams = crash::show(screen, &stage)?;
-    if keep {
-        explore::show(screen, &stage)?;
-    }
-    Ok(Done { pings, datagrams })
+    Ok(Done {
+        pings,
+        datagrams,
+        commands: explore::groups(&stage)?,
+    })
 }
 
 fn remove() -> Result<ExitCode> {

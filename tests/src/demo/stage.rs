@@ -69,8 +69,7 @@ pub(super) fn start_agents(screen: &mut Screen, cluster: &Cluster) -> Result<()>
     for node in &cluster.nodes {
         interrupt::check()?;
         let begin = Instant::now();
-        node.start_agent()
-            .with_context(|| format!("the agent of {} did not start", node.name))?;
+        node.start_agent()?;
         let ready = begin.elapsed();
         let status = node.oxlan_json("status")?;
         let cidr = |index: usize| text(&status["pod_cidrs"][index]);
