@@ -14,7 +14,7 @@ use rtnetlink::packet_route::address::{
 };
 use rtnetlink::packet_route::link::{
     AfSpecInet, AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth,
-    LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State,
 };
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
@@ -116,12 +116,14 @@ pub(super) fn link_state(link: &LinkMessage, name: &str) -> Option<LinkState> {
         mtu: 0,
         mac: Mac::ZERO,
         up: link.header.flags.contains(LinkFlags::Up),
+        running: false,
     };
     let mut about = false;
     for attribute in &link.attributes {
         match attribute {
             LinkAttribute::IfName(found) => about = found == name,
             LinkAttribute::Mtu(mtu) => state.mtu = *mtu,
+            LinkAttribute::OperState(found) => state.running = *found == State::Up,
             LinkAttribute::Address(mac) => {
                 state.mac = Mac::new(mac.as_slice().try_into().unwrap_or_default());
             }

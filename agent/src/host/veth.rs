@@ -8,6 +8,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use oxlan_common::addr::Mac;
 use oxlan_common::wire::{GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6};
@@ -232,6 +233,33 @@ pub struct LinkState {
     pub mac: Mac,
     /// Whether it is set up.
     pub up: bool,
+    /// Whether the kernel has begun to send on it.
+    pub running: bool,
+}
+
+/// Waits until the kernel sends on the host side, which begins some time after both sides are up.
+///
+/// The carrier comes with the second side, and the kernel activates the first one's queue from
+/// a work item (net/core/link_watch.c). Until then it drops what the host sends there, such as the
+/// answer to a pod's first DNS request. Returns whether it has come to that before `patience` ended.
+///
+/// # Errors
+/// When the kernel cannot be asked.
+pub fn wait_until_running(
+    rtnl: &mut Rtnl,
+    host_ifname: &str,
+    patience: Duration,
+) -> Result<bool, RtnlError> {
+    let begun = Instant::now();
+    let mut pause = Duration::from_micros(100);
+    while !required(rtnl, host_ifname)?.running {
+        if begun.elapsed() > patience {
+            return Ok(false);
+        }
+        std::thread::sleep(pause);
+        pause = (2 * pause).min(Duration::from_millis(5));
+    }
+    Ok(true)
 }
 
 /// The link of this name in the namespace of `rtnl`, if there is one.
@@ -283,4 +311,37 @@ fn set_sysctl(
         value,
         source,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pods::tests::fixture::{Container, on_a_node};
+
+    #[test]
+    fn the_kernel_sends_only_when_both_sides_are_up() {
+        on_a_node(&[], async || {
+            let container = Container::new("c1");
+            let netns = Netns::open(container.netns().as_ref()).unwrap();
+            let mut rtnl = Rtnl::open().unwrap();
+            let pair = Pair {
+                host_ifname: "oxltest",
+                host_mac: Mac::new(GATEWAY_MAC),
+                pod_ifname: "eth0",
+                pod_mac: Mac::new([0x0a, 0x58, 10, 0, 0, 1]),
+                mtu: 1450,
+            };
+            let index = create(&mut rtnl, &netns, &pair).unwrap();
+            connect_host(&mut rtnl, &pair, index, &[]).unwrap();
+            let mut wait = |patience| {
+                wait_until_running(&mut rtnl, "oxltest", Duration::from_millis(patience)).unwrap()
+            };
+            assert!(!wait(20));
+            configure_pod(&netns, &pair, &[]).unwrap();
+            assert!(wait(2000));
+            remove(&mut rtnl, "oxltest").unwrap();
+            remove(&mut rtnl, "oxltest").unwrap();
+            assert_eq!(find(&mut rtnl, "oxltest").unwrap(), None);
+        });
+    }
 }

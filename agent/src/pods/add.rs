@@ -1,6 +1,7 @@
 //! ADD: everything or nothing.
 
 use std::path::Path;
+use std::time::Duration;
 
 use oxlan_common::addr::Addr;
 
@@ -10,6 +11,9 @@ use super::{AddRequest, Attachment, NodeFacts, Phase, PodError};
 use crate::host::netns::Netns;
 use crate::host::rtnl::Rtnl;
 use crate::host::veth::{self, HostRoute};
+
+/// How long an ADD waits for the kernel to send to the pod, usually less than a millisecond.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Inner {
     /// Attaches a container. What a failure leaves is taken away before this returns.
@@ -86,6 +90,10 @@ impl Inner {
         self.steps.reached(Step::AddConnected);
         veth::configure_pod(netns, &pair(&attachment), &attachment.addresses)?;
         self.steps.reached(Step::AddConfigured);
+        if !veth::wait_until_running(&mut rtnl, &attachment.host_ifname, PATIENCE)? {
+            let device = &attachment.host_ifname;
+            tracing::warn!(%device, "the kernel does not send to a new pod yet: is the machine overloaded?");
+        }
         attachment.phase = Phase::Ready;
         self.save(&attachment)?;
         self.steps.reached(Step::AddReady);
