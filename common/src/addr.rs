@@ -29,13 +29,11 @@ impl Addr {
     #[inline(always)]
     #[must_use]
     pub const fn from_v4(v4: [u8; 4]) -> Self {
-        let p = V4_MAPPED;
-        Self {
-            bytes: [
-                p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], p[9], p[10], p[11], v4[0],
-                v4[1], v4[2], v4[3],
-            ],
-        }
+        let mut bytes = [0; 16];
+        let (prefix, rest) = bytes.split_at_mut(V4_MAPPED.len());
+        prefix.copy_from_slice(&V4_MAPPED);
+        rest.copy_from_slice(&v4);
+        Self { bytes }
     }
 
     /// An IPv6 address as it stands in the header.
@@ -68,8 +66,9 @@ impl Addr {
     #[inline(always)]
     #[must_use]
     pub const fn low_bytes(&self) -> [u8; 4] {
-        let b = &self.bytes;
-        [b[12], b[13], b[14], b[15]]
+        let mut low = [0; 4];
+        low.copy_from_slice(self.bytes.split_at(12).1);
+        low
     }
 
     /// Whether every bit is zero.
@@ -96,23 +95,21 @@ impl Addr {
     /// The two halves as numbers.
     #[inline(always)]
     const fn words(&self) -> [u64; 2] {
-        let b = &self.bytes;
-        [
-            u64::from_be_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]),
-            u64::from_be_bytes([b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]]),
-        ]
+        // Copies of constant size become single loads, which single bytes do not on the BPF target.
+        let (mut high, mut low) = ([0; 8], [0; 8]);
+        let (first, last) = self.bytes.split_at(8);
+        high.copy_from_slice(first);
+        low.copy_from_slice(last);
+        [u64::from_be_bytes(high), u64::from_be_bytes(low)]
     }
 
     #[inline(always)]
     const fn from_words(words: [u64; 2]) -> Self {
-        let h = words[0].to_be_bytes();
-        let l = words[1].to_be_bytes();
-        Self {
-            bytes: [
-                h[0], h[1], h[2], h[3], h[4], h[5], h[6], h[7], l[0], l[1], l[2], l[3], l[4], l[5],
-                l[6], l[7],
-            ],
-        }
+        let mut bytes = [0; 16];
+        let (high, low) = bytes.split_at_mut(8);
+        high.copy_from_slice(&words[0].to_be_bytes());
+        low.copy_from_slice(&words[1].to_be_bytes());
+        Self { bytes }
     }
 }
 

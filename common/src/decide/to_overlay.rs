@@ -4,7 +4,7 @@ use super::{Tables, configured, is_local, is_multicast, route};
 use crate::addr::Addr;
 use crate::counters::DropReason;
 use crate::maps::{Config, RouteValue};
-use crate::packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Front};
+use crate::packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Front, array};
 
 /// What happens to a packet that the host sends into the overlay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,14 +42,9 @@ pub fn to_overlay<'t, T: Tables>(front: &Front, tables: &'t T) -> ToOverlay<'t> 
 /// The host's own stack made the header, so there is nothing to doubt.
 #[inline(always)]
 fn destination(front: &Front) -> Option<Addr> {
-    let h = &front.l3;
     match front.ethertype {
-        ETHERTYPE_IPV4 => Some(Addr::from_v4([h[16], h[17], h[18], h[19]])),
-        ETHERTYPE_IPV6 => {
-            let mut bytes = [0; 16];
-            bytes.copy_from_slice(&h[24..]);
-            Some(Addr::from_v6(bytes))
-        }
+        ETHERTYPE_IPV4 => Some(Addr::from_v4(array(&front.l3, 16))),
+        ETHERTYPE_IPV6 => Some(Addr::from_v6(array(&front.l3, 24))),
         _ => None,
     }
 }

@@ -1,6 +1,6 @@
 //! IPv4 and IPv6 headers as one thing.
 
-use super::{ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Front, ICMPV6, Packet, TCP, UDP};
+use super::{ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Front, ICMPV6, Packet, TCP, UDP, array};
 use crate::addr::Addr;
 use crate::counters::DropReason;
 
@@ -61,15 +61,15 @@ impl Ip {
     fn parse_v4(packet: &impl Packet, front: &Front, l3: u32) -> Result<Self, DropReason> {
         let h = &front.l3;
         let header_len = u32::from(h[0] & 0x0f) * 4;
-        let total_len = u32::from(u16::from_be_bytes([h[2], h[3]]));
+        let total_len = u32::from(u16::from_be_bytes(array(h, 2)));
         if h[0] >> 4 != 4 || header_len < 20 {
             return Err(DropReason::Malformed);
         }
         check_length(packet, l3, header_len, total_len)?;
-        let fragment = u16::from_be_bytes([h[6], h[7]]) & 0x3fff;
+        let fragment = u16::from_be_bytes(array(h, 6)) & 0x3fff;
         let ip = Self {
-            src: Addr::from_v4([h[12], h[13], h[14], h[15]]),
-            dst: Addr::from_v4([h[16], h[17], h[18], h[19]]),
+            src: Addr::from_v4(array(h, 12)),
+            dst: Addr::from_v4(array(h, 16)),
             protocol: h[9],
             hop_limit: h[8],
             ecn: h[1] & 3,
@@ -84,14 +84,14 @@ impl Ip {
     #[inline(always)]
     fn parse_v6(packet: &impl Packet, front: &Front, l3: u32) -> Result<Self, DropReason> {
         let h = &front.l3;
-        let payload_len = u32::from(u16::from_be_bytes([h[4], h[5]]));
+        let payload_len = u32::from(u16::from_be_bytes(array(h, 4)));
         if h[0] >> 4 != 6 {
             return Err(DropReason::Malformed);
         }
         check_length(packet, l3, 40, 40 + payload_len)?;
         let mut ip = Self {
-            src: Addr::from_v6(sixteen(h, 8)),
-            dst: Addr::from_v6(sixteen(h, 24)),
+            src: Addr::from_v6(array(h, 8)),
+            dst: Addr::from_v6(array(h, 24)),
             protocol: h[6],
             hop_limit: h[7],
             ecn: (h[1] >> 4) & 3,
@@ -212,12 +212,4 @@ const fn is_extension(protocol: u8) -> bool {
         protocol,
         HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS
     )
-}
-
-/// Sixteen bytes of a header from `at`, a constant, on.
-#[inline(always)]
-fn sixteen(h: &[u8; 40], at: usize) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(&h[at..at + 16]);
-    bytes
 }

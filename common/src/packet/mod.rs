@@ -172,6 +172,16 @@ impl Front {
     }
 }
 
+/// `N` bytes of a header from `at`, a constant, on.
+///
+/// A copy of constant size becomes one load, where single bytes would stay single bytes on the BPF target.
+#[inline(always)]
+pub(crate) fn array<const N: usize>(header: &[u8], at: usize) -> [u8; N] {
+    let mut bytes = [0; N];
+    bytes.copy_from_slice(&header[at..at + N]);
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

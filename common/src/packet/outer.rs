@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable, bytes_of_mut};
 
-use super::{ETHERTYPE_IPV4, Packet, UDP};
+use super::{ETHERTYPE_IPV4, Packet, UDP, array};
 use crate::addr::Addr;
 
 /// Bytes of Ethernet, IPv4 without options and UDP.
@@ -53,11 +53,11 @@ impl Outer {
     #[inline(always)]
     #[must_use]
     pub fn is_to(&self, underlay: &Addr, port: u16) -> bool {
-        let is_fragment = (self.ip[6] & 0x3f) | self.ip[7] != 0;
+        let is_fragment = u16::from_be_bytes(array(&self.ip, 6)) & 0x3fff != 0;
         self.ethertype == ETHERTYPE_IPV4
             && self.ip[0] == 0x45
             && self.ip[9] == UDP
-            && u16::from_be_bytes([self.udp[2], self.udp[3]]) == port
+            && u16::from_be_bytes(array(&self.udp, 2)) == port
             && !is_fragment
             && self.dst() == *underlay
     }
@@ -66,14 +66,14 @@ impl Outer {
     #[inline(always)]
     #[must_use]
     pub fn src(&self) -> Addr {
-        Addr::from_v4([self.ip[12], self.ip[13], self.ip[14], self.ip[15]])
+        Addr::from_v4(array(&self.ip, 12))
     }
 
     /// Destination address.
     #[inline(always)]
     #[must_use]
     pub fn dst(&self) -> Addr {
-        Addr::from_v4([self.ip[16], self.ip[17], self.ip[18], self.ip[19]])
+        Addr::from_v4(array(&self.ip, 16))
     }
 
     /// The two ECN bits.
@@ -87,22 +87,22 @@ impl Outer {
     #[inline(always)]
     #[must_use]
     pub fn src_port(&self) -> u16 {
-        u16::from_be_bytes([self.udp[0], self.udp[1]])
+        u16::from_be_bytes(array(&self.udp, 0))
     }
 
     /// Whether somebody has to verify a UDP checksum.
     #[inline(always)]
     #[must_use]
     pub fn has_udp_checksum(&self) -> bool {
-        self.udp[6] | self.udp[7] != 0
+        array(&self.udp, 6) != [0; 2]
     }
 
     /// Length of the IP packet by its header, and of the UDP datagram by its own.
     #[inline(always)]
     #[must_use]
     pub fn lengths(&self) -> (u32, u32) {
-        let ip = u16::from_be_bytes([self.ip[2], self.ip[3]]);
-        let udp = u16::from_be_bytes([self.udp[4], self.udp[5]]);
+        let ip = u16::from_be_bytes(array(&self.ip, 2));
+        let udp = u16::from_be_bytes(array(&self.udp, 4));
         (u32::from(ip), u32::from(udp))
     }
 
@@ -110,8 +110,8 @@ impl Outer {
     #[inline(always)]
     #[must_use]
     pub fn vni(&self) -> Option<u32> {
-        let v = &self.vxlan;
-        let is_plain = [v[0], v[1], v[2], v[3]] == VXLAN_FLAGS && v[7] == 0;
-        is_plain.then_some(u32::from_be_bytes([0, v[4], v[5], v[6]]))
+        let vni_and_reserved = u32::from_be_bytes(array(&self.vxlan, 4));
+        let is_plain = array(&self.vxlan, 0) == VXLAN_FLAGS && vni_and_reserved & 0xff == 0;
+        is_plain.then_some(vni_and_reserved >> 8)
     }
 }
