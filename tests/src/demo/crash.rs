@@ -12,7 +12,7 @@ use crate::node::Node;
 use crate::traffic::End;
 use crate::traffic::udp_stream::{Report, UdpStream};
 
-const WIDTHS: [usize; 5] = [36, 9, 8, 8, 10];
+const WIDTHS: [usize; 5] = [36, 9, 9, 11, 13];
 
 /// Time between two datagrams of a stream.
 const INTERVAL: Duration = Duration::from_millis(1);

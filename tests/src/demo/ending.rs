@@ -15,7 +15,7 @@ const TAIL: usize = 12;
 /// What was done.
 #[derive(Debug)]
 pub(super) struct Done {
-    pub(super) pings: usize,
+    pub(super) pairs: usize,
     pub(super) datagrams: u64,
     /// What to look around with.
     pub(super) commands: Vec<Group>,
@@ -26,8 +26,8 @@ pub(super) fn good(screen: &Screen, done: &Done, took: Duration, keep: bool) {
     let good = |text| screen.row(&[], &[Cell::new(text, Style::Good)]);
     screen.title("Everything worked");
     good(format!(
-        "{} pings, all answered. {} numbered datagrams around a killed agent, none lost.",
-        done.pings, done.datagrams
+        "All {} pairs reached each other. None of {} datagrams around a killed agent was lost.",
+        done.pairs, done.datagrams
     ));
     good(format!("It took {:.0} s.", took.as_secs_f64()));
     if keep {

@@ -5,6 +5,7 @@ mod echo;
 mod ending;
 mod explore;
 mod facts;
+mod hops;
 mod interrupt;
 mod packet;
 mod programs;
@@ -106,13 +107,13 @@ fn show(mut screen: Screen, keep: bool) -> Result<ExitCode> {
 fn play(screen: &mut Screen, cluster: &Cluster) -> Result<Done> {
     stage::start_agents(screen, cluster)?;
     let stage = stage::start_pods(screen, cluster)?;
-    let pings = reach::show(screen, &stage)?;
+    let pairs = reach::show(screen, &stage)?;
     programs::show(screen, &stage)?;
     walk::local(screen, &stage)?;
     walk::remote(screen, &stage)?;
     let datagrams = crash::show(screen, &stage)?;
     Ok(Done {
-        pings,
+        pairs,
         datagrams,
         commands: explore::groups(&stage)?,
     })

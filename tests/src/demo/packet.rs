@@ -15,24 +15,28 @@ pub(super) struct Packet {
     pub(super) source: Ipv4Addr,
     pub(super) destination: Ipv4Addr,
     pub(super) ttl: u8,
+    /// Length of the IPv4 header, bytes.
+    pub(super) header: usize,
     pub(super) payload: Payload,
 }
 
 /// What is in the IPv4 packet, as far as the demonstration sends it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Payload {
-    EchoRequest {
-        length: usize,
-    },
-    Vxlan {
-        source_port: u16,
-        port: u16,
-        checksum: u16,
-        flags: u8,
-        vni: u32,
-        inner: Box<Packet>,
-    },
+    EchoRequest { length: usize },
+    Vxlan(Box<Vxlan>),
     Other,
+}
+
+/// UDP and VXLAN headers (RFC 7348, section 5) and the frame inside.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Vxlan {
+    pub(super) source_port: u16,
+    pub(super) port: u16,
+    pub(super) checksum: u16,
+    pub(super) flags: u8,
+    pub(super) vni: u32,
+    pub(super) inner: Packet,
 }
 
 impl Packet {
@@ -42,8 +46,8 @@ impl Packet {
         const UDP: u8 = 17;
         const ICMP: u8 = 1;
         let (ethernet, packet) = frame.split_at_checked(14)?;
-        let header_length = usize::from(packet.first()? & 0xf) * 4;
-        let (header, rest) = packet.split_at_checked(header_length.max(20))?;
+        let length = usize::from(packet.first()? & 0xf) * 4;
+        let (header, rest) = packet.split_at_checked(length.max(20))?;
         if ethernet[12..] != IPV4 {
             return None;
         }
@@ -59,6 +63,7 @@ impl Packet {
             source: address(header, 12)?,
             destination: address(header, 16)?,
             ttl: header[8],
+            header: length,
             payload: payload.unwrap_or(Payload::Other),
         })
     }
@@ -71,7 +76,7 @@ impl Packet {
 
     /// Whether it carries one between these two in VXLAN.
     pub(super) fn carries_echo(&self, from: Ipv4Addr, to: Ipv4Addr) -> bool {
-        matches!(&self.payload, Payload::Vxlan { inner, .. } if inner.is_echo(from, to))
+        matches!(&self.payload, Payload::Vxlan(vxlan) if vxlan.inner.is_echo(from, to))
     }
 }
 
@@ -87,14 +92,14 @@ fn vxlan(udp: &[u8]) -> Option<Payload> {
     if port != DEFAULT_PORT {
         return None;
     }
-    Some(Payload::Vxlan {
+    Some(Payload::Vxlan(Box::new(Vxlan {
         source_port: number(header, 0)?,
         port,
         checksum: number(header, 6)?,
         flags: vxlan[0],
         vni: u32::from_be_bytes([0, vxlan[4], vxlan[5], vxlan[6]]),
-        inner: Box::new(Packet::parse(frame)?),
-    })
+        inner: Packet::parse(frame)?,
+    })))
 }
 
 fn number(bytes: &[u8], at: usize) -> Option<u16> {
@@ -163,21 +168,14 @@ IP 10.244.1.2 > 10.244.2.3: ICMP echo request, id 1, seq 1, length 16\n\
             .unwrap();
         assert_eq!(packet.length, 100);
         assert!(packet.carries_echo(from, to) && !packet.is_echo(from, to));
-        let Payload::Vxlan {
-            source_port,
-            port,
-            checksum,
-            flags,
-            vni,
-            inner,
-        } = packet.payload
-        else {
+        let Payload::Vxlan(vxlan) = packet.payload else {
             panic!("{packet:?}");
         };
-        assert_eq!((source_port, port, checksum), (51234, 8472, 0));
-        assert_eq!((flags, vni), (8, 1));
+        assert_eq!((vxlan.source_port, vxlan.port), (51234, 8472));
+        assert_eq!((vxlan.checksum, vxlan.flags, vxlan.vni), (0, 8, 1));
+        let inner = vxlan.inner;
         assert_eq!(inner.from.to_string(), "0e:00:c0:a8:32:01");
-        assert_eq!((inner.ttl, inner.length), (63, 50));
+        assert_eq!((inner.ttl, inner.header, inner.length), (63, 20, 50));
         assert_eq!(inner.payload, Payload::EchoRequest { length: 16 });
     }
 

@@ -13,7 +13,7 @@ use crate::netns::Netns;
 use crate::run::output;
 use crate::underlay;
 
-const WIDTHS: [usize; 4] = [8, 30, 20, 17];
+const WIDTHS: [usize; 3] = [9, 32, 28];
 
 /// Starts the servers and has clients of all kinds use them.
 pub(super) fn show(screen: &mut Screen, stage: &Stage<'_>) -> Result<()> {
@@ -24,10 +24,7 @@ pub(super) fn show(screen: &mut Screen, stage: &Stage<'_>) -> Result<()> {
     );
     screen.gap();
     servers::start_all(stage)?;
-    screen.headings(
-        &WIDTHS,
-        &["program", "from → to", "asked for", "answer", ""],
-    );
+    screen.headings(&WIDTHS, &["program", "from → to", "asked for", "answer"]);
     for request in requests(stage)? {
         interrupt::check()?;
         request.show(screen);
@@ -114,7 +111,7 @@ impl Request<'_> {
             url.as_str().into(),
             Cell::outcome(text, good),
         ];
-        screen.row(&[WIDTHS[0], WIDTHS[1], 26], &cells);
+        screen.row(&WIDTHS, &cells);
         match answer {
             Err(error) => screen.failed(format!("curl {} ({url}): {error:#}", self.path)),
             Ok(body) if !good => screen.failed(format!(
@@ -144,53 +141,57 @@ pub(super) fn fetch(from: &Netns, to: IpAddr) -> Result<String> {
 fn throughput(screen: &mut Screen, stage: &Stage<'_>) -> Result<()> {
     screen.headings(
         &WIDTHS,
-        &[
-            "program",
-            "from → to",
-            "TCP for 1 s to",
-            "throughput",
-            "sent again",
-        ],
+        &["program", "from → to", "one TCP stream to", "throughput"],
     );
-    let client = &stage.actor("client")?.pod;
-    for (path, name) in [
-        ("client → cache, same node", "cache"),
-        ("client → web, other node", "web"),
-    ] {
-        for to in stage.actor(name)?.pod.addresses() {
-            interrupt::check()?;
-            let measured = iperf(&client.netns, to);
-            let (speed, again) = match &measured {
-                Ok((bits, again)) => (format!("{:.1} Gbit/s", bits / 1e9), again.to_string()),
-                Err(_) => ("failed".to_owned(), String::new()),
-            };
-            let cells = [
-                Cell::new("iperf3", Style::Strong),
-                path.into(),
-                to.to_string().into(),
-                Cell::outcome(speed, measured.is_ok()),
-                again.into(),
-            ];
-            screen.row(&WIDTHS, &cells);
-            if let Err(error) = measured {
-                screen.failed(format!("iperf3 {path} ({to}): {error:#}"));
-            }
+    for (path, from, to) in streams(stage)? {
+        interrupt::check()?;
+        let measured = iperf(from, to);
+        let speed = match &measured {
+            Ok(bits) => format!("{:.1} Gbit/s", bits / 1e9),
+            Err(_) => "failed".to_owned(),
+        };
+        let cells = [
+            Cell::new("iperf3", Style::Strong),
+            path.into(),
+            to.to_string().into(),
+            Cell::outcome(speed, measured.is_ok()),
+        ];
+        screen.row(&WIDTHS, &cells);
+        if let Err(error) = measured {
+            screen.failed(format!("iperf3 {path} ({to}): {error:#}"));
         }
     }
     Ok(())
 }
 
-/// Bits per second that arrived, and segments that were sent again.
-fn iperf(from: &Netns, to: IpAddr) -> Result<(f64, u64)> {
+/// Between pods, and between two nodes themselves, which is the most that their pods could get.
+fn streams<'a>(stage: &'a Stage<'_>) -> Result<Vec<(&'static str, &'a Netns, IpAddr)>> {
+    let client = &stage.actor("client")?.pod.netns;
+    let mut streams = Vec::new();
+    for (path, name) in [
+        ("client → cache, same node", "cache"),
+        ("client → web, other node", "web"),
+    ] {
+        let addresses = stage.actor(name)?.pod.addresses();
+        streams.extend(addresses.map(|address| (path, client, address)));
+    }
+    let (one, two) = (stage.node(1)?, stage.node(2)?);
+    streams.push((
+        "node-1 → node-2, without Oxlan",
+        &one.netns,
+        two.underlay.into(),
+    ));
+    Ok(streams)
+}
+
+/// Bits per second that arrive within a second.
+fn iperf(from: &Netns, to: IpAddr) -> Result<f64> {
     let text = from.run(&format!(
         "iperf3 --json --time 1 --connect-timeout 3000 --client {to}"
     ))?;
     let report: Value = serde_json::from_str(&text).context("iperf3's report is no JSON")?;
-    let end = &report["end"];
-    let bits = end["sum_received"]["bits_per_second"]
+    report["end"]["sum_received"]["bits_per_second"]
         .as_f64()
         .filter(|bits| *bits > 0.0)
-        .context("nothing arrived")?;
-    let again = end["sum_sent"]["retransmits"].as_u64().unwrap_or_default();
-    Ok((bits, again))
+        .context("nothing arrived")
 }

@@ -12,13 +12,15 @@ use crate::wait::{SOON, until_true};
 /// Port of iperf3, unless it is told otherwise.
 const IPERF_PORT: u16 = 5201;
 
-/// Starts HTTP servers in two pods and outside the cluster, and iperf3 in the pods.
+/// Starts HTTP servers in two pods and outside the cluster, and iperf3 in the pods and on a node.
 pub(super) fn start_all(stage: &Stage<'_>) -> Result<()> {
     for name in ["cache", "web"] {
         let netns = &stage.actor(name)?.pod.netns;
         serve(stage, netns, name)?;
         start(stage, netns, "iperf3", &["-s"], IPERF_PORT)?;
     }
+    let node = &stage.node(2)?.netns;
+    start(stage, node, "iperf3", &["-s"], IPERF_PORT)?;
     serve(stage, &stage.cluster.underlay.internet, "internet")
 }
 

@@ -1,24 +1,20 @@
 //! The way of one packet, hop by hop, from what is really there: devices, attached programs, map
 //! entries, and the packet as tcpdump saw it.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use oxlan_common::addr::Addr;
 use oxlan_common::counters::Verdict;
 
 use super::echo::{self, Counting, Echo};
 use super::facts;
+use super::hops::{action, arrow, detail, ethernet, hop, layers};
 use super::interrupt;
 use super::packet::{Packet, Payload};
-use super::screen::{Cell, Screen, Style};
+use super::screen::Screen;
 use super::stage::{Actor, Stage};
 use crate::node::Node;
 use crate::pod::IFNAME;
 use crate::underlay::UPLINK;
-
-/// Where the packet is, at which device, what is there.
-const HOP: [usize; 2] = [13, 27];
-
-/// Blanks, then a map or a layer of the packet, what is looked up there, and what is found.
-const DETAIL: [usize; 3] = [13, 10, 17];
 
 /// TTL with which pods send, Linux's default.
 const TTL: u8 = 64;
@@ -38,7 +34,7 @@ pub(super) fn local(screen: &mut Screen, stage: &Stage<'_>) -> Result<()> {
     let echo = echo::capture(stage, from, to)?;
     leave(screen, node, from, &echo.sent)?;
     let entry = facts::pod(node, to.pod.ipv4()?)?;
-    let found = format!("→ device {}, pod {}", entry.ifindex, entry.mac);
+    let found = format!("→ ifindex {}, MAC {}", entry.ifindex, entry.mac);
     detail(screen, "pods", &to.pod.ipv4()?.to_string(), &found);
     action(
         screen,
@@ -61,15 +57,16 @@ pub(super) fn remote(screen: &mut Screen, stage: &Stage<'_>) -> Result<()> {
     screen.gap();
     let counting = [
         Counting::start(near, Verdict::ToVtep.name())?,
+        Counting::start(near, Verdict::FromVtep.name())?,
         Counting::start(far, Verdict::FromVtep.name())?,
+        Counting::start(far, Verdict::ToVtep.name())?,
     ];
     let echo = echo::capture(stage, from, to)?;
     leave(screen, near, from, &echo.sent)?;
-    encapsulate(screen, near, to)?;
-    wire(
-        screen,
-        echo.outer.as_ref().context("no packet on the underlay")?,
-    );
+    let outer = echo.outer.as_ref().context("nothing on the underlay")?;
+    encapsulate(screen, near, to, outer)?;
+    layers(screen, outer);
+    arrow(screen);
     decapsulate(screen, far, near, to)?;
     arrive(screen, to, &echo, TTL - 2)?;
     counted(screen, &counting, 1)
@@ -85,12 +82,11 @@ fn leave(screen: &mut Screen, node: &Node, from: &Actor, sent: &Packet) -> Resul
     let index = at_program(screen, node, &veth, "from_pod")?;
     let entry = facts::pod(node, own)?;
     let genuine = entry.ifindex == index && entry.mac == sent.from;
-    let verdict = if genuine {
-        "the source is genuine"
-    } else {
-        "the source is forged"
-    };
-    let found = format!("→ device {}, pod {}: {verdict}", entry.ifindex, entry.mac);
+    let verdict = if genuine { "genuine" } else { "forged" };
+    let found = format!(
+        "→ ifindex {}, MAC {}: {verdict} source",
+        entry.ifindex, entry.mac
+    );
     detail(screen, "pods", &own.to_string(), &found);
     screen.check(genuine, || {
         format!("the map entry of {own} does not fit its packets: {entry:?}")
@@ -98,54 +94,28 @@ fn leave(screen: &mut Screen, node: &Node, from: &Actor, sent: &Packet) -> Resul
     Ok(())
 }
 
-fn encapsulate(screen: &Screen, node: &Node, to: &Actor) -> Result<()> {
+fn encapsulate(screen: &mut Screen, node: &Node, to: &Actor, outer: &Packet) -> Result<()> {
     let (key, route) = facts::route(node, to.pod.ipv4()?)?;
     // The prefix length counts in the v4-mapped form.
     let prefix = format!("{}/{}", key.prefix, key.prefix_len.saturating_sub(96));
     let found = format!(
-        "→ VTEP {}, {}, VNI {}",
+        "→ VTEP {}, MAC {}, VNI {}",
         route.underlay, route.mac, route.vni
     );
     detail(screen, "routes", &prefix, &found);
-    let next = format!("→ next hop {} at device {}", route.next_hop, route.ifindex);
+    let next = format!("→ next hop {}, ifindex {}", route.next_hop, route.ifindex);
     detail(screen, "", "", &next);
-    action(screen, "push 50 bytes of headers, bpf_redirect_neigh");
+    action(screen, "push VXLAN, bpf_redirect_neigh");
     arrow(screen);
+    let Payload::Vxlan(vxlan) = &outer.payload else {
+        bail!("no VXLAN on the underlay: {outer:?}");
+    };
+    let by_route = Addr::from(outer.destination) == route.underlay
+        && (vxlan.inner.to, vxlan.vni) == (route.mac, route.vni);
+    screen.check(by_route, || {
+        format!("the packet on the underlay does not follow its route {route:?}: {outer:?}")
+    });
     Ok(())
-}
-
-/// The layers of the packet between the nodes.
-fn wire(screen: &Screen, outer: &Packet) {
-    let size = format!("{} bytes, from the outside in", outer.length);
-    screen.row(&HOP, &[Cell::new("underlay", Style::Strong), size.into()]);
-    detail(
-        screen,
-        "Ethernet",
-        "14 bytes",
-        &format!("{} → {}", outer.from, outer.to),
-    );
-    detail(screen, "IPv4", "20 bytes", &ip(outer));
-    if let Payload::Vxlan {
-        source_port,
-        port,
-        checksum,
-        flags,
-        vni,
-        inner,
-    } = &outer.payload
-    {
-        let udp = format!("port {source_port} → {port}, checksum {checksum}");
-        detail(screen, "UDP", "8 bytes", &udp);
-        let vxlan = format!("VNI {vni}, flags {flags:#04x}");
-        detail(screen, "VXLAN", "8 bytes", &vxlan);
-        let between = format!("{} → {}, from VTEP to VTEP", inner.from, inner.to);
-        detail(screen, "Ethernet", "14 bytes", &between);
-        detail(screen, "IPv4", "20 bytes", &ip(inner));
-        if let Payload::EchoRequest { length } = inner.payload {
-            detail(screen, "ICMP", &format!("{length} bytes"), "echo request");
-        }
-    }
-    arrow(screen);
 }
 
 fn decapsulate(screen: &Screen, node: &Node, sender: &Node, to: &Actor) -> Result<()> {
@@ -154,9 +124,9 @@ fn decapsulate(screen: &Screen, node: &Node, sender: &Node, to: &Actor) -> Resul
     let known = format!("→ {}: the sender is known", vtep.mac);
     detail(screen, "vteps", &sender.underlay.to_string(), &known);
     let own = facts::pod(node, to.pod.ipv4()?)?;
-    let found = format!("→ device {}, pod {}", own.ifindex, own.mac);
+    let found = format!("→ ifindex {}, MAC {}", own.ifindex, own.mac);
     detail(screen, "pods", &to.pod.ipv4()?.to_string(), &found);
-    action(screen, "strip the 50 bytes, bpf_redirect_peer");
+    action(screen, "strip VXLAN, bpf_redirect_peer");
     Ok(())
 }
 
@@ -188,55 +158,23 @@ fn at_program(screen: &Screen, node: &Node, device: &str, name: &str) -> Result<
     Ok(program.ifindex)
 }
 
-fn hop(screen: &Screen, place: &str, (device, index): (&str, u32), what: &str) {
-    let device = format!("{device}, device {index}");
-    screen.row(
-        &HOP,
-        &[Cell::new(place, Style::Strong), device.into(), what.into()],
-    );
-}
-
-fn detail(screen: &Screen, map: &str, key: &str, found: &str) {
-    let map = Cell::new(map, Style::Dim);
-    screen.row(&DETAIL, &["".into(), map, key.into(), found.into()]);
-}
-
-fn action(screen: &Screen, text: &str) {
-    screen.row(
-        &DETAIL,
-        &["".into(), Cell::new("then", Style::Dim), text.into()],
-    );
-}
-
-fn arrow(screen: &Screen) {
-    screen.row(&[], &[Cell::new("   ↓", Style::Dim)]);
-}
-
-fn ethernet(packet: &Packet) -> String {
-    format!("{} → {}, TTL {}", packet.from, packet.to, packet.ttl)
-}
-
-fn ip(packet: &Packet) -> String {
-    format!(
-        "{} → {}, TTL {}",
-        packet.source, packet.destination, packet.ttl
-    )
-}
-
 /// What the programs counted meanwhile: at least this many packets each.
 fn counted(screen: &mut Screen, all: &[Counting<'_>], least: u64) -> Result<()> {
-    let mut texts = Vec::new();
+    let mut text = String::new();
+    let mut shown = "";
     for counting in all {
         let (node, verdict, packets) = counting.finish()?;
         screen.check(packets >= least, || {
             format!("{node} counted {packets} packets as {verdict}, not {least}")
         });
-        texts.push(format!("{node} {verdict} +{packets}"));
+        text.push_str(if shown.is_empty() { "" } else { ", " });
+        if node != shown {
+            text.push_str(&format!("{node} "));
+            shown = node;
+        }
+        text.push_str(&format!("{verdict} +{packets}"));
     }
     screen.gap();
-    screen.say(&format!(
-        "Counted meanwhile, there and back: {}.",
-        texts.join(", ")
-    ));
+    screen.say(&format!("Counted there and back: {text}."));
     Ok(())
 }
