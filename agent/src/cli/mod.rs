@@ -2,6 +2,7 @@
 
 mod agent;
 mod ask;
+mod cleanup;
 mod completions;
 mod drops;
 mod lists;
@@ -28,6 +29,8 @@ pub struct Cli {
 enum Command {
     /// Run the node agent
     Agent(agent::Options),
+    /// Remove every trace of Oxlan from this node
+    Cleanup(cleanup::Options),
     /// Show this node: health, cluster, devices, problems
     Status(Ask),
     /// List the pods of this node
@@ -64,6 +67,7 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         let done = match self.command {
             Command::Agent(options) => agent::run(options),
+            Command::Cleanup(options) => cleanup::run(options),
             Command::Status(options) => status::run(&options),
             Command::Pods(options) => lists::pods(&options),
             Command::Nodes(options) => lists::nodes(&options),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 
 /// Name of the lock's file in the run directory.
-const FILE: &str = "agent.lock";
+pub(super) const FILE: &str = "agent.lock";
 
 /// Why the lock was not given.
 #[derive(Debug, thiserror::Error)]

@@ -1,5 +1,6 @@
 //! The running agent: puts the rooms together, starts them in order, and keeps the node as it should be.
 
+mod cleanup;
 mod events;
 mod lock;
 mod pass;
@@ -28,6 +29,7 @@ use events::{Dirty, Event, Events};
 use pass::Reconciler;
 use uplink::UplinkError;
 
+pub use cleanup::{Directories, Removed, cleanup};
 pub use lock::{Lock, LockError};
 
 /// Options of the agent.

@@ -1,0 +1,85 @@
+//! `oxlan cleanup`.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::path::PathBuf;
+
+use anyhow::bail;
+use clap::Args;
+
+use crate::node::{self, Directories};
+
+/// Options of `oxlan cleanup`.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// The agent's run directory
+    #[arg(
+        long,
+        env = "OXLAN_RUN_DIR",
+        value_name = "DIR",
+        default_value = "/run/oxlan"
+    )]
+    run_dir: PathBuf,
+    /// The agent's state directory
+    #[arg(
+        long,
+        env = "OXLAN_STATE_DIR",
+        value_name = "DIR",
+        default_value = "/var/lib/oxlan"
+    )]
+    state_dir: PathBuf,
+    /// The agent's directory of pins
+    #[arg(
+        long,
+        env = "OXLAN_BPF_DIR",
+        value_name = "DIR",
+        default_value = "/sys/fs/bpf/oxlan"
+    )]
+    bpf_dir: PathBuf,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+}
+
+/// Asks, removes everything, and says what was removed and what could not be.
+pub(super) fn run(options: Options) -> anyhow::Result<()> {
+    if !options.yes && !confirmed(&options)? {
+        bail!("nothing was removed");
+    }
+    let removed = node::cleanup(&Directories {
+        run: options.run_dir,
+        state: options.state_dir,
+        bpf: options.bpf_dir,
+    })?;
+    let mut text = String::new();
+    for what in &removed.done {
+        text += &format!("removed {what}\n");
+    }
+    if removed.done.is_empty() && removed.failed.is_empty() {
+        text += "nothing of Oxlan is on this node\n";
+    }
+    super::output::print(&text)?;
+    if removed.failed.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "could not remove everything:\n  {}",
+        removed.failed.join("\n  ")
+    )
+}
+
+fn confirmed(options: &Options) -> anyhow::Result<bool> {
+    if !io::stdin().is_terminal() {
+        bail!("this cuts off every pod of the node: give --yes if you mean it");
+    }
+    let mut out = io::stderr().lock();
+    write!(
+        out,
+        "This cuts off every pod of this node and removes programs, maps, interfaces, routes, the\n\
+         nftables table and the state in {}. Go on? [y/N] ",
+        options.state_dir.display()
+    )?;
+    out.flush()?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
