@@ -1,9 +1,12 @@
 //! `oxlan cleanup` leaves a node as it was before the agent came.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use oxlan_tests::cluster::{Cluster, Shape, with_cluster};
 use oxlan_tests::node::Node;
 use oxlan_tests::scope::Scope;
+use oxlan_tests::wait::until_true;
 
 /// Everything of a node that an agent may touch, as text.
 fn snapshot(node: &Node) -> Result<Vec<(&'static str, String)>> {
@@ -30,6 +33,11 @@ fn nothing_is_left() {
     let scope = Scope::for_test().unwrap();
     let cluster = Cluster::create(scope, Shape::nodes(1)).unwrap();
     let node = &cluster.nodes[0];
+    // The uplink's own address is still being tried out when the cluster has just been made.
+    until_true(Duration::from_secs(5), "settled addresses", || {
+        Ok(node.netns.run("ip -6 address show tentative")?.is_empty())
+    })
+    .unwrap();
     let before = snapshot(node).unwrap();
     node.start_agent().unwrap();
     let pods = [node.add_pod("a").unwrap(), node.add_pod("b").unwrap()];
