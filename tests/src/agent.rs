@@ -43,6 +43,7 @@ impl Agent {
         node: &str,
         cluster_file: &Path,
         dirs: &Directories,
+        environment: &[(&str, &str)],
     ) -> Result<Self> {
         let log = OpenOptions::new()
             .create(true)
@@ -63,6 +64,7 @@ impl Agent {
         command.arg("--bpf-dir").arg(&dirs.bpf);
         command
             .env("NO_COLOR", "1")
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);

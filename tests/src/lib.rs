@@ -20,6 +20,7 @@ pub mod pod;
 pub mod run;
 pub mod scope;
 pub mod skip;
+pub mod traces;
 pub mod traffic;
 pub mod underlay;
 pub mod wait;

@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::sync::{Mutex, MutexGuard};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -82,6 +83,15 @@ impl Node {
     ///
     /// If one runs, or the process cannot be started.
     pub fn spawn_agent(&self) -> Result<()> {
+        self.spawn_agent_with(&[])
+    }
+
+    /// [`Node::spawn_agent`] with environment variables.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn spawn_agent_with(&self, environment: &[(&str, &str)]) -> Result<()> {
         let mut agent = self.agent();
         ensure!(agent.is_none(), "{} has an agent", self.name);
         *agent = Some(Agent::spawn(
@@ -89,6 +99,7 @@ impl Node {
             &self.name,
             &self.cluster_file,
             &self.dirs,
+            environment,
         )?);
         Ok(())
     }
@@ -128,6 +139,18 @@ impl Node {
     /// If it does not run, or does not end well.
     pub fn stop_agent(&self) -> Result<()> {
         self.take_agent()?.stop()
+    }
+
+    /// Waits for an agent that ends by itself, and says how it did.
+    ///
+    /// # Errors
+    ///
+    /// If there is none, or it does not end.
+    pub fn agent_ended(&self) -> Result<ExitStatus> {
+        let mut agent = self.take_agent()?;
+        until(SOON, "end of the agent", || {
+            agent.ended()?.context("it runs")
+        })
     }
 
     /// The agent's process id.

@@ -1,17 +1,14 @@
 //! A cluster whose nodes run containers.
 
-use std::process::Command;
-
 use anyhow::{Context, Result};
-use oxlan::pods::HOST_IFNAME_PREFIX;
 use serde_json::{Value, json};
 
 use super::Containerd;
 use crate::binaries::{binary, unpacked};
 use crate::cluster::{Cluster, Shape, with_cluster};
 use crate::node::Node;
-use crate::run::output;
 use crate::skip::skip;
+use crate::traces;
 
 /// A node and its container runtime.
 #[derive(Debug)]
@@ -74,62 +71,12 @@ impl<'a> Host<'a> {
             .unwrap_or_default())
     }
 
-    /// What is on the node for its pods: devices, routes, records and map entries.
+    /// What is on the node for its pods; see [`traces::of_pods`].
     ///
     /// # Errors
     ///
     /// If something cannot be listed.
     pub fn traces(&self) -> Result<Vec<String>> {
-        let mut traces = self.map_entries()?;
-        for list in ["-o link show type veth", "-4 route show", "-6 route show"] {
-            let text = self.node.netns.run(&format!("ip {list}"))?;
-            let ours = text.lines().filter(|line| names_pod_device(line));
-            traces.extend(ours.map(|line| format!("ip {list}: {line}")));
-        }
-        let records = self.node.dirs.state.join("attachments");
-        let listed = std::fs::read_dir(&records);
-        for entry in listed.with_context(|| format!("cannot read {}", records.display()))? {
-            traces.push(format!("record {}", entry?.file_name().display()));
-        }
-        Ok(traces)
-    }
-
-    /// Entries of `PODS`, but for the node's own addresses.
-    fn map_entries(&self) -> Result<Vec<String>> {
-        let map = self.node.dirs.bpf.join("maps/pods");
-        let mut command = Command::new("bpftool");
-        let text = output(command.args(["--json", "map", "dump", "pinned"]).arg(&map))?;
-        let entries: Vec<Value> = serde_json::from_str(&text).context("bpftool prints no list")?;
-        let entries = entries
-            .into_iter()
-            .map(|mut entry| entry["formatted"].take());
-        let pods = entries.filter(|entry| entry["value"]["flags"] == 0);
-        Ok(pods.map(|entry| format!("map entry {entry}")).collect())
-    }
-}
-
-/// Whether a line names the host side of a pod's veth pair; `oxlan0` is the node's own.
-fn names_pod_device(line: &str) -> bool {
-    let mut names = line
-        .split([' ', ':', '@'])
-        .filter_map(|word| word.strip_prefix(HOST_IFNAME_PREFIX));
-    names.any(|rest| rest.len() == 11 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn devices_of_pods_are_told_from_the_overlay_device() {
-        assert!(names_pod_device(
-            "10.244.1.2 dev oxl0123456789a scope link src 10.244.1.0"
-        ));
-        assert!(names_pod_device(
-            "7: oxl0123456789a@if2: <BROADCAST,MULTICAST,UP> mtu 1450"
-        ));
-        assert!(!names_pod_device(
-            "10.244.0.0/16 dev oxlan0 scope link src 10.244.1.0"
-        ));
+        traces::of_pods(self.node)
     }
 }
