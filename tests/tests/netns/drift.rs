@@ -51,14 +51,14 @@ impl Scene<'_> {
         look: impl Fn() -> Result<String>,
         damage: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
-        let repairs = self.repair_count()?;
+        let said = self.node.log().lines().count();
         let right = look().with_context(|| format!("looking at {what}"))?;
         ensure!(!right.trim().is_empty(), "{what} does not exist");
         damage().with_context(|| format!("damaging {what}"))?;
         until_true(LIMIT, &format!("repair of {what}"), || {
             let now = look()?;
             ensure!(now == right, "it is\n{now}\ninstead of\n{right}");
-            Ok(self.repair_count()? > repairs)
+            Ok(self.node.log().lines().count() > said)
         })?;
         until_true(
             LIMIT,
@@ -79,12 +79,6 @@ impl Scene<'_> {
             || self.node.netns.run(look),
             || self.node.netns.run(damage).map(drop),
         )
-    }
-
-    fn repair_count(&self) -> Result<u64> {
-        self.node.oxlan_json("status")?["repairs"]
-            .as_u64()
-            .context("no count of repairs")
     }
 
     fn pin(&self, path: &str) -> String {
@@ -184,7 +178,14 @@ fn the_nftables_table() {
         let look = "nft list table inet oxlan";
         scene.repairs_line(look, "nft delete table inet oxlan")?;
         scene.repairs_line(look, "nft flush table inet oxlan")?;
-        scene.repairs_line(look, "nft flush ruleset")
+        scene.repairs_line(look, "nft flush ruleset")?;
+        let repairs = scene.node.oxlan_json("status")?["repairs"].as_u64();
+        ensure!(repairs >= Some(2), "{repairs:?} repairs are counted");
+        ensure!(
+            scene.node.log().contains("put back the nftables table"),
+            "they are not named"
+        );
+        Ok(())
     });
 }
 
@@ -235,7 +236,7 @@ fn other_peoples_things_are_left_alone() {
         let node = &scene.node.netns;
         node.run_all(&[
             "ip route add 203.0.113.0/24 via 192.168.50.254",
-            "ip link add dummy7 type dummy",
+            "ip link add bridge7 type bridge",
             "nft add table inet other",
             "sysctl -qw net.ipv4.conf.lo.forwarding=0",
         ])?;
@@ -243,7 +244,7 @@ fn other_peoples_things_are_left_alone() {
             "ip -4 route show exact 10.244.0.0/16",
             "ip route del 10.244.0.0/16",
         )?;
-        node.run("ip link show dev dummy7")?;
+        node.run("ip link show dev bridge7")?;
         node.run("nft list table inet other")?;
         ensure!(
             node.run("ip route show 203.0.113.0/24")?

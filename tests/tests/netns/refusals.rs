@@ -61,12 +61,13 @@ fn a_foreign_source_address() {
         let node = &cluster.nodes[0];
         let (liar, local) = (node.add_pod("liar")?, node.add_pod("local")?);
         let remote = cluster.nodes[1].add_pod("remote")?;
+        let robbed = cluster.nodes[1].add_pod("robbed")?;
         // An address nobody has, and one that another pod has.
         liar.netns.run("ip address add 10.244.1.200/32 dev eth0")?;
         liar.netns
             .run("ip -6 address add fd00:244:0:1::ffff/128 dev eth0 nodad")?;
         liar.netns
-            .run(&format!("ip address add {}/32 dev eth0", remote.ipv4()?))?;
+            .run(&format!("ip address add {}/32 dev eth0", robbed.ipv4()?))?;
         for target in [&local, &remote] {
             let (v4, to_v4) = witness(target, target.ipv4()?.into())?;
             expect_drop(node, "foreign-source", Some(&v4), || {
@@ -79,7 +80,7 @@ fn a_foreign_source_address() {
         }
         let (v4, to_v4) = witness(&local, local.ipv4()?.into())?;
         expect_drop(node, "foreign-source", Some(&v4), || {
-            send_as(&liar.netns, remote.ipv4()?.into(), to_v4)
+            send_as(&liar.netns, robbed.ipv4()?.into(), to_v4)
         })
     });
 }
