@@ -147,15 +147,18 @@ fn files(directories: &Directories, removed: &mut Removed) {
     for directory in [&attachments, state, &directories.run] {
         match std::fs::remove_dir(directory) {
             Ok(()) => removed.done.push(directory.display().to_string()),
-            Err(error) => match error.kind() {
-                // Somebody else's files, or a mount point, are no trace of Oxlan.
-                io::ErrorKind::NotFound
-                | io::ErrorKind::DirectoryNotEmpty
-                | io::ErrorKind::ResourceBusy => {}
-                _ => removed.fail(&directory.display().to_string(), &error),
-            },
+            // Somebody else's files, or a mount point, are no trace of Oxlan.
+            Err(error) if stays(error.kind()) => {}
+            Err(error) => removed.fail(&directory.display().to_string(), &error),
         }
     }
+}
+
+fn stays(kind: io::ErrorKind) -> bool {
+    matches!(
+        kind,
+        io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::ResourceBusy
+    )
 }
 
 fn remove(path: &Path, removed: &mut Removed) {

@@ -225,7 +225,7 @@ pub(crate) fn on_a_node<F: Future<Output = ()>>(overlay: &[&str], test: impl FnO
             for address in overlay {
                 // The real agent has it on its overlay device.
                 shell(&format!(
-                    "ip link set lo up && ip address add {address} dev lo"
+                    "ip link set lo up && ip address add {address} dev lo nodad"
                 ));
             }
             let runtime = tokio::runtime::Runtime::new().unwrap();

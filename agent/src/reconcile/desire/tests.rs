@@ -1,1 +1,183 @@
+//! What follows from a cluster of two nodes.
 
+use super::*;
+use crate::cluster;
+use oxlan_common::addr::Mac;
+
+const CLUSTER: &str = r#"
+[network]
+pod_cidrs = ["10.244.0.0/16", "fd00:10:244::/48"]
+vni = 7
+
+[[node]]
+name = "a"
+pod_cidrs = ["10.244.1.0/24", "fd00:10:244:1::/64"]
+underlay = "192.168.50.1"
+
+[[node]]
+name = "b"
+pod_cidrs = ["10.244.2.0/25", "fd00:10:244:2::/64"]
+underlay = "192.168.50.2"
+
+[[node]]
+name = "c"
+pod_cidrs = ["10.244.3.0/24"]
+underlay = "192.168.60.3"
+"#;
+
+fn with_facts<T>(node: &str, test: impl FnOnce(&Facts<'_>) -> T) -> T {
+    let cluster = cluster::parse(CLUSTER, node).unwrap();
+    let pods = [DesiredPod {
+        host_ifname: "oxl1".into(),
+        host_ifindex: 9,
+        mac: Mac::new([0x0a, 0x58, 10, 244, 1, 2]),
+        host_mac: Mac::new([0x0e, 0x6f, 0x78, 0x6c, 0x61, 0x6e]),
+        addresses: vec![
+            "10.244.1.2".parse().unwrap(),
+            "fd00:10:244:1::2".parse().unwrap(),
+        ],
+        mtu: 1450,
+    }];
+    test(&Facts {
+        own: cluster.node(node).unwrap(),
+        cluster: &cluster,
+        uplink: Some(Uplink {
+            name: "eth0",
+            ifindex: 2,
+            accepts_ra: false,
+        }),
+        mtu: 1450,
+        pods: &pods,
+    })
+}
+
+fn paths() -> HashMap<IpAddr, Option<NextHop>> {
+    let hop = |address: &str| NextHop {
+        ifindex: 2,
+        address: address.parse().unwrap(),
+    };
+    HashMap::from([
+        ("192.168.50.2".parse().unwrap(), Some(hop("192.168.50.2"))),
+        ("192.168.60.3".parse().unwrap(), None),
+    ])
+}
+
+#[test]
+fn pods_get_what_vxlan_leaves() {
+    let (v4, v6) = ("192.168.50.1".parse().unwrap(), "fd00::1".parse().unwrap());
+    assert_eq!(pod_mtu(1500, v4), 1450);
+    assert_eq!(pod_mtu(1500, v6), 1430);
+    assert_eq!(pod_mtu(9000, v4), 8950);
+    assert_eq!(pod_mtu(65_536, v4), 65_485);
+    assert_eq!(pod_mtu(20, v4), 0);
+}
+
+#[test]
+fn routes_do_not_depend_on_how_many_nodes_there_are() {
+    with_facts("a", |facts| {
+        let routes = host(facts).routes;
+        let words: Vec<String> = routes
+            .iter()
+            .map(|((to, metric), via)| format!("{to} {via} {metric}"))
+            .collect();
+        assert_eq!(
+            words,
+            [
+                "10.244.0.0/16 dev oxlan0 src 10.244.1.0 0",
+                "10.244.1.0/24 unreachable 4096",
+                "10.244.1.2/32 dev oxl1 src 10.244.1.0 0",
+                "fd00:10:244::/48 dev oxlan0 src fd00:10:244:1:: 0",
+                "fd00:10:244:1::/64 unreachable 4096",
+                "fd00:10:244:1::2/128 dev oxl1 src fd00:10:244:1:: 0",
+            ]
+        );
+    });
+}
+
+#[test]
+fn a_node_without_ipv6_pods_has_nothing_of_ipv6() {
+    with_facts("c", |facts| {
+        let facts = Facts {
+            pods: &[],
+            ..facts.clone()
+        };
+        let host = host(&facts);
+        assert!(host.routes.keys().all(|(to, _)| matches!(to, IpNet::V4(_))));
+        assert!(host.sysctls.iter().all(|s| !s.key.contains("ipv6")));
+    });
+}
+
+#[test]
+fn router_advertisements_go_on_working_where_they_did() {
+    with_facts("a", |facts| {
+        let accepts = |facts: &Facts<'_>| {
+            let sysctls = host(facts).sysctls;
+            sysctls
+                .into_iter()
+                .find(|s| s.key == "net/ipv6/conf/eth0/accept_ra")
+                .map(|s| s.value)
+        };
+        assert_eq!(accepts(facts), None);
+        let uplink = facts.uplink.map(|u| Uplink {
+            accepts_ra: true,
+            ..u
+        });
+        let facts = Facts {
+            uplink,
+            ..facts.clone()
+        };
+        assert_eq!(accepts(&facts), Some("2"));
+    });
+}
+
+#[test]
+fn maps_know_every_node_and_who_cannot_be_reached() {
+    with_facts("a", |facts| {
+        let tables = tables(facts, 5, &paths());
+        let flags: Vec<(String, u16)> = tables
+            .routes
+            .iter()
+            .map(|(key, value)| (super::super::tables::prefix_in_words(key), value.flags))
+            .collect();
+        let flag = |prefix: &str| flags.iter().find(|(p, _)| p == prefix).unwrap().1;
+        assert_eq!(flags.len(), 5);
+        assert_eq!(flag("10.244.1.0/24"), route_flags::LOCAL);
+        assert_eq!(flag("10.244.2.0/25"), 0);
+        assert_eq!(flag("10.244.3.0/24"), route_flags::UNREACHABLE);
+        assert_eq!(tables.vteps.len(), 2, "not the own node");
+        assert_eq!(tables.config.vni, 7);
+        assert_eq!(tables.config.prefix_lens_v4, [121, 120, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(tables.config.prefix_lens_v6, [64, 0, 0, 0, 0, 0, 0, 0]);
+        let own = tables.pods[&Addr::from_v4([10, 244, 1, 0])];
+        assert_eq!((own.ifindex, own.flags), (5, pod_flags::HOST));
+        assert_eq!(tables.pods[&Addr::from_v4([10, 244, 1, 2])].ifindex, 9);
+        assert_eq!(tables.pods.len(), 4);
+    });
+}
+
+#[test]
+fn programs_run_where_there_are_devices() {
+    with_facts("a", |facts| {
+        let names = |filters: BTreeSet<Filter>| -> Vec<String> {
+            let name = |f: &Filter| format!("{} {} {}", f.program.name(), f.ifname, f.ifindex);
+            filters.iter().map(name).collect()
+        };
+        assert_eq!(
+            names(filters(facts, 5, &[])),
+            [
+                "from_pod oxl1 9",
+                "from_uplink eth0 2",
+                "from_overlay oxlan0 5",
+                "to_overlay oxlan0 5"
+            ]
+        );
+        let facts = Facts {
+            uplink: None,
+            ..facts.clone()
+        };
+        assert_eq!(
+            names(filters(&facts, 5, &["oxl1".into()])),
+            ["from_overlay oxlan0 5", "to_overlay oxlan0 5"]
+        );
+    });
+}
