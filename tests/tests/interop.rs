@@ -1,7 +1,10 @@
 //! Nodes with Oxlan and nodes set up as Flannel sets them up, in one cluster.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use oxlan_tests::cluster::{Cluster, Shape, with_cluster};
+use oxlan_tests::traffic::udp_stream::UdpStream;
 use oxlan_tests::traffic::{End, tcp, udp};
 
 const MIXED: Shape = Shape {
@@ -22,7 +25,7 @@ fn talk(client: End<'_>, server: End<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The fixture itself: without Oxlan, plain nodes reach each other.
+/// The fixtures themselves: without Oxlan, plain nodes reach each other, by every kind of traffic.
 #[test]
 fn interop_plain_nodes_talk() {
     with_cluster(
@@ -34,7 +37,13 @@ fn interop_plain_nodes_talk() {
         |cluster| {
             let (a, a_address) = cluster.plain[0].add_pod(5)?;
             let (b, b_address) = cluster.plain[1].add_pod(5)?;
-            talk(End::new(&a, a_address), End::new(&b, b_address))
+            let (a, b) = (End::new(&a, a_address), End::new(&b, b_address));
+            talk(a, b)?;
+            udp::segmented(a, b, 1200, 40)?;
+            udp::mixed(a, b, 100)?;
+            let stream = UdpStream::start(a, b, Duration::from_millis(1))?;
+            stream.wait_for_more(200)?;
+            stream.finish()?.expect_perfect(200)
         },
     );
 }

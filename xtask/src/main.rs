@@ -45,19 +45,17 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    let done = |()| ExitCode::SUCCESS;
     let result = match Arguments::parse().command {
-        Command::Setup => setup::command(),
-        Command::Bench(arguments) => bench::command(&arguments),
-        Command::BuildEbpf => build_ebpf::command(),
-        Command::Lint => lint::command(),
-        Command::Demo(arguments) => demo::command(&arguments),
+        Command::Setup => setup::command().map(done),
+        Command::Bench(arguments) => bench::command(&arguments).map(done),
+        Command::BuildEbpf => build_ebpf::command().map(done),
+        Command::Lint => lint::command().map(done),
+        Command::Demo(arguments) => demo::command(&arguments).map(done),
         Command::Test(arguments) => test::command(&arguments),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
 }
