@@ -16,6 +16,7 @@ pub mod flannel;
 pub mod libcni;
 pub mod netns;
 pub mod node;
+pub mod packet;
 pub mod pod;
 pub mod run;
 pub mod scope;

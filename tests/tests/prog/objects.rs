@@ -1,0 +1,212 @@
+//! Programs, maps and links as objects: pinned, taken over, attached, replaced, removed.
+
+use std::fs;
+
+use aya::programs::{SchedClassifier, TcAttachType};
+use oxlan::datapath::{
+    AttachMode, Attached, Datapath, DatapathError, Options, Program, remove_all,
+};
+use oxlan_common::maps::VtepValue;
+use oxlan_tests::packet::addr;
+use oxlan_tests::run::host;
+
+use crate::world::{UPLINK, VTEP, World};
+
+#[test]
+fn a_successor_takes_the_maps_over() {
+    let Some(world) = World::new() else { return };
+    assert!(!world.datapath.taken_over());
+    let successor = Datapath::open(world.options()).unwrap();
+    assert!(successor.taken_over());
+    assert_eq!(
+        sorted(successor.pods().entries().unwrap()),
+        sorted(world.datapath.pods().entries().unwrap())
+    );
+    assert_eq!(successor.config().unwrap(), crate::world::config());
+}
+
+#[test]
+fn other_capacities_make_new_maps_that_wait_for_the_commit() {
+    let Some(world) = World::new() else { return };
+    let options = Options {
+        max_routes: 7,
+        ..world.options()
+    };
+    let larger = Datapath::open(options.clone()).unwrap();
+    assert!(!larger.taken_over());
+    assert!(larger.routes().entries().unwrap().is_empty());
+    // Until then, an agent with the old capacities finds the old maps.
+    assert!(Datapath::open(world.options()).unwrap().taken_over());
+    let larger = Datapath::open(options.clone()).unwrap();
+    larger.set_config(&crate::world::config()).unwrap();
+    larger.commit().unwrap();
+    assert!(Datapath::open(options).unwrap().taken_over());
+}
+
+#[test]
+fn maps_of_another_abi_are_not_used() {
+    let Some(world) = World::new() else { return };
+    let mut config = crate::world::config();
+    config.abi += 1;
+    world.datapath.set_config(&config).unwrap();
+    assert!(!Datapath::open(world.options()).unwrap().taken_over());
+}
+
+#[test]
+fn a_full_map_names_the_option() {
+    let Some(world) = World::new() else { return };
+    let options = Options {
+        max_vteps: 1,
+        ..world.options()
+    };
+    let small = Datapath::open(options).unwrap();
+    let vtep = VtepValue {
+        mac: VTEP[2],
+        flags: 0,
+    };
+    small.vteps().set(&addr("10.9.0.2"), &vtep).unwrap();
+    small.vteps().set(&addr("10.9.0.2"), &vtep).unwrap();
+    let error = small.vteps().set(&addr("10.9.0.3"), &vtep).unwrap_err();
+    assert!(
+        matches!(error, DatapathError::Full { capacity: 1, .. }),
+        "{error}"
+    );
+    assert!(error.to_string().contains("--max-nodes"), "{error}");
+    small.vteps().remove(&addr("10.9.0.2")).unwrap();
+    small.vteps().remove(&addr("10.9.0.2")).unwrap();
+    small.vteps().set(&addr("10.9.0.3"), &vtep).unwrap();
+    assert_eq!(small.vteps().get(&addr("10.9.0.2")).unwrap(), None);
+}
+
+#[test]
+fn attaching_keeps_replaces_and_repairs() {
+    let Some(world) = World::new() else { return };
+    let attach = |datapath: &Datapath| datapath.attach(Program::FromUplink, "up0", UPLINK).unwrap();
+    assert_eq!(attach(&world.datapath), Attached::New);
+    assert_eq!(attach(&world.datapath), Attached::Kept);
+    let successor = Datapath::open(world.options()).unwrap();
+    assert_eq!(attach(&successor), Attached::Replaced);
+    assert_eq!(attached_programs(), 1);
+    assert_eq!(alive(&successor), [true]);
+    // Somebody detaches it.
+    let pin = world.options().bpf_dir.join("links/from_uplink-up0-103");
+    host(&format!("bpftool link detach pinned {}", pin.display())).unwrap();
+    assert_eq!(alive(&successor), [false]);
+    assert_eq!(attach(&successor), Attached::New);
+    // Somebody removes the pin: the program stays, and the pin comes back.
+    fs::remove_file(&pin).unwrap();
+    assert_eq!(attached_programs(), 1);
+    assert_eq!(
+        successor.repair_pins().unwrap(),
+        [pin.display().to_string()]
+    );
+    assert_eq!(alive(&successor), [true]);
+    for _ in 0..2 {
+        successor
+            .detach(Program::FromUplink, "up0", UPLINK)
+            .unwrap();
+    }
+    wait_for_no_programs();
+}
+
+#[test]
+fn pins_of_maps_come_back() {
+    let Some(world) = World::new() else { return };
+    let pin = world.options().bpf_dir.join("maps/pods");
+    fs::remove_file(&pin).unwrap();
+    assert_eq!(
+        world.datapath.repair_pins().unwrap(),
+        [pin.display().to_string()]
+    );
+    assert!(Datapath::open(world.options()).unwrap().taken_over());
+}
+
+#[test]
+fn a_device_that_is_gone() {
+    let Some(world) = World::new() else { return };
+    let attach = |name, index| world.datapath.attach(Program::FromPod, name, index);
+    attach("pod-a", 101).unwrap();
+    assert!(matches!(
+        attach("pod-a", 102),
+        Err(DatapathError::NoDevice { .. })
+    ));
+    host("ip link del pod-a").unwrap();
+    assert_eq!(alive(&world.datapath), [false]);
+    world
+        .datapath
+        .detach(Program::FromPod, "pod-a", 101)
+        .unwrap();
+    assert!(alive(&world.datapath).is_empty());
+    host("ip link add pod-a index 105 type veth").unwrap();
+    assert_eq!(attach("pod-a", 105).unwrap(), Attached::New);
+}
+
+#[test]
+fn removing_everything_detaches() {
+    let Some(world) = World::new() else { return };
+    let options = world.options();
+    let successor = Datapath::open(options.clone()).unwrap();
+    for (program, name, index) in [
+        (Program::FromUplink, "up0", UPLINK),
+        (Program::FromPod, "pod-a", 101),
+    ] {
+        successor.attach(program, name, index).unwrap();
+    }
+    drop(successor);
+    assert_eq!(attached_programs(), 2);
+    let removed = remove_all(&options.bpf_dir).unwrap();
+    assert_eq!(removed.len(), 5 + 4 + 2, "{removed:?}");
+    assert!(!options.bpf_dir.exists());
+    assert!(remove_all(&options.bpf_dir).unwrap().is_empty());
+    wait_for_no_programs();
+}
+
+#[test]
+fn filters_of_older_kernels() {
+    let Some(world) = World::new() else { return };
+    let options = world.options();
+    let open = || Datapath::open_with(options.clone(), AttachMode::Clsact).unwrap();
+    let attach = |datapath: &Datapath| datapath.attach(Program::FromUplink, "up0", UPLINK).unwrap();
+    assert_eq!(attach(&open()), Attached::New);
+    assert_eq!(attach(&open()), Attached::Replaced);
+    let filters = host("tc filter show dev up0 ingress").unwrap();
+    assert_eq!(filters.matches("direct-action").count(), 1, "{filters}");
+    let datapath = open();
+    datapath.detach(Program::FromUplink, "up0", UPLINK).unwrap();
+    assert_eq!(host("tc filter show dev up0 ingress").unwrap().trim(), "");
+    attach(&datapath);
+    remove_all(&options.bpf_dir).unwrap();
+    assert_eq!(host("tc filter show dev up0 ingress").unwrap().trim(), "");
+}
+
+fn alive(datapath: &Datapath) -> Vec<bool> {
+    let attachments = datapath.attachments().unwrap();
+    attachments.iter().map(|one| one.alive).collect()
+}
+
+/// Programs on the ingress of the devices of this namespace, as the kernel says.
+fn attached_programs() -> usize {
+    let on = |device| {
+        SchedClassifier::query_tcx(device, TcAttachType::Ingress)
+            .unwrap()
+            .1
+            .len()
+    };
+    on("up0") + on("pod-a")
+}
+
+/// The kernel lets a removed pin go a little later.
+fn wait_for_no_programs() {
+    let limit = std::time::Duration::from_secs(2);
+    oxlan_tests::wait::until_true(
+        limit,
+        "nothing is attached",
+        || Ok(attached_programs() == 0),
+    )
+    .unwrap();
+}
+
+fn sorted<T: Ord + Copy, V: Copy>(mut entries: Vec<(T, V)>) -> Vec<(T, V)> {
+    entries.sort_by_key(|(key, _)| *key);
+    entries
+}

@@ -1,0 +1,325 @@
+//! A node as the programs see it: devices in a namespace of the test's own, and filled maps.
+//!
+//! Pod A (10.244.1.2, fd00:1::2) and pod B (.3, ::3) are here, 10.244.2.0/24 and fd00:2::/64 are on
+//! another node, 10.244.3.0/24 is on a node that cannot be reached.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
+use nix::sched::{CloneFlags, unshare};
+use oxlan::datapath::{Datapath, Options, Program, remove_all};
+use oxlan_common::addr::Mac;
+use oxlan_common::counters::{DropReason, Verdict};
+use oxlan_common::maps::{
+    Config, Counter, MAP_ABI, PodValue, RouteKey, RouteValue, VtepValue, pod_flags, route_flags,
+};
+use oxlan_common::wire::{DEFAULT_PORT, DEFAULT_VNI, GATEWAY_MAC};
+use oxlan_tests::packet::addr;
+use oxlan_tests::run::host;
+use oxlan_tests::skip::skip;
+
+pub(crate) const POD_A: u32 = 101;
+pub(crate) const POD_B: u32 = 102;
+pub(crate) const UPLINK: u32 = 103;
+pub(crate) const OVERLAY: u32 = 104;
+
+pub(crate) const GATEWAY: Mac = Mac::new(GATEWAY_MAC);
+pub(crate) const MAC_A: Mac = Mac::new([0x0a, 0x58, 10, 244, 1, 2]);
+pub(crate) const MAC_B: Mac = Mac::new([0x0a, 0x58, 10, 244, 1, 3]);
+pub(crate) const UPLINK_MAC: Mac = Mac::new([2, 0, 0, 0, 0, 1]);
+pub(crate) const OTHER_MAC: Mac = Mac::new([2, 0, 0, 0, 0, 2]);
+/// Own VTEP, and those of the other nodes.
+pub(crate) const VTEP: [Mac; 4] = [
+    Mac::ZERO,
+    Mac::new([0x0e, 0, 10, 9, 0, 1]),
+    Mac::new([0x0e, 0, 10, 9, 0, 2]),
+    Mac::new([0x0e, 0, 10, 9, 0, 3]),
+];
+
+/// The MTU of the pods.
+pub(crate) const MTU: u16 = 1450;
+
+/// What a program returns.
+pub(crate) const NEXT: u32 = u32::MAX;
+pub(crate) const SHOT: u32 = 2;
+pub(crate) const REDIRECT: u32 = 7;
+
+/// What a test expects of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Done(Verdict),
+    Dropped(DropReason),
+    /// Passed on and not counted.
+    NotOurs,
+}
+
+/// A row of a table.
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) program: Program,
+    pub(crate) ifindex: u32,
+    pub(crate) gso_size: u32,
+    pub(crate) packet: Vec<u8>,
+    pub(crate) outcome: Outcome,
+    /// The packet as the program leaves it; `None` if it must be as it was.
+    pub(crate) out: Option<Vec<u8>>,
+}
+
+impl Case {
+    pub(crate) fn new(
+        name: &'static str,
+        (program, ifindex): (Program, u32),
+        packet: Vec<u8>,
+        outcome: Outcome,
+    ) -> Self {
+        Self {
+            name,
+            program,
+            ifindex,
+            gso_size: 0,
+            packet,
+            outcome,
+            out: None,
+        }
+    }
+
+    pub(crate) fn gso(mut self, gso_size: u32) -> Self {
+        self.gso_size = gso_size;
+        self
+    }
+
+    pub(crate) fn out(mut self, packet: Vec<u8>) -> Self {
+        self.out = Some(packet);
+        self
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) datapath: Datapath,
+    bpf_dir: PathBuf,
+}
+
+impl World {
+    /// A node with filled maps; `None`, with the reason printed, where that is not allowed.
+    pub(crate) fn new() -> Option<Self> {
+        let world = Self::empty()?;
+        world.fill();
+        Some(world)
+    }
+
+    /// A node with empty maps.
+    pub(crate) fn empty() -> Option<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            skip("loading BPF programs needs root");
+            return None;
+        }
+        // The test's thread alone moves to the new namespace, and ends with the test.
+        unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
+        for (index, name, mac) in [
+            (POD_A, "pod-a", GATEWAY),
+            (POD_B, "pod-b", GATEWAY),
+            (UPLINK, "up0", UPLINK_MAC),
+            (OVERLAY, "oxlan0", VTEP[1]),
+        ] {
+            host(&format!(
+                "ip link add {name} index {index} address {mac} type veth peer name p-{name}"
+            ))
+            .expect("a device");
+        }
+        let bpf_dir = own_bpf_dir();
+        let options = Options {
+            bpf_dir: bpf_dir.clone(),
+            ..Options::default()
+        };
+        let datapath = Datapath::open(options).expect("the programs load");
+        datapath.commit().expect("pins");
+        Some(Self { datapath, bpf_dir })
+    }
+
+    pub(crate) fn options(&self) -> Options {
+        Options {
+            bpf_dir: self.bpf_dir.clone(),
+            ..Options::default()
+        }
+    }
+
+    /// Runs one row and compares everything: return value, counters, packet.
+    pub(crate) fn check(&self, case: &Case) {
+        let name = case.name;
+        let before = self.counters();
+        let (returned, packet) = self.run(case);
+        let counted: Vec<_> = self
+            .counters()
+            .into_iter()
+            .zip(before)
+            .filter(|(now, before)| now != before)
+            .map(|((slot, now), (_, before))| (slot, now.packets - before.packets))
+            .collect();
+        assert_eq!(counted, counted_slots(case.outcome), "{name}: counters");
+        assert_eq!(returned, return_value(case), "{name}: returned");
+        let wanted = case.out.as_ref().unwrap_or(&case.packet);
+        assert_eq!(hex(&packet), hex(wanted), "{name}: packet out");
+    }
+
+    pub(crate) fn check_all(&self, cases: &[Case]) {
+        for case in cases {
+            self.check(case);
+        }
+    }
+
+    /// Runs one row; returns what the program returned and the packet as it left it.
+    pub(crate) fn run(&self, case: &Case) -> (u32, Vec<u8>) {
+        let mut out = vec![0; 4096];
+        let context = context(case);
+        let result = self
+            .program(case.program)
+            .test_run(TestRunOptions {
+                data_in: Some(&case.packet),
+                data_out: Some(&mut out),
+                ctx_in: Some(&context),
+                ..TestRunOptions::new()
+            })
+            .expect(case.name);
+        out.truncate(usize::try_from(result.data_size_out).expect("a size"));
+        (result.return_value, out)
+    }
+
+    fn program(&self, program: Program) -> SchedClassifier {
+        SchedClassifier::from_pin(self.bpf_dir.join("progs").join(program.name()))
+            .expect("a pinned program")
+    }
+
+    pub(crate) fn counters(&self) -> Vec<(u32, Counter)> {
+        self.datapath.counters().expect("counters")
+    }
+
+    fn fill(&self) {
+        let pods = [("10.244.1.2", "fd00:1::2", POD_A, MAC_A, 0)]
+            .into_iter()
+            .chain([("10.244.1.3", "fd00:1::3", POD_B, MAC_B, 0)])
+            .chain([("10.244.1.0", "fd00:1::", OVERLAY, VTEP[1], pod_flags::HOST)]);
+        for (v4, v6, ifindex, mac, flags) in pods {
+            let pod = PodValue {
+                ifindex,
+                flags,
+                mac,
+                host_mac: GATEWAY,
+            };
+            for ip in [v4, v6] {
+                self.datapath.pods().set(&addr(ip), &pod).expect(ip);
+            }
+        }
+        self.route("10.244.1.0", 24, "fd00:1::", 1, route_flags::LOCAL);
+        self.route("10.244.2.0", 24, "fd00:2::", 2, 0);
+        self.route("10.244.3.0", 24, "fd00:3::", 3, route_flags::UNREACHABLE);
+        // Within the prefix above, to see that the longer one wins.
+        self.route("10.244.2.128", 28, "fd00:2:0:0:ff::", 3, 0);
+        for node in [2, 3] {
+            let vtep = VtepValue {
+                mac: VTEP[node],
+                flags: 0,
+            };
+            let key = addr(&format!("10.9.0.{node}"));
+            self.datapath.vteps().set(&key, &vtep).expect("a VTEP");
+        }
+        self.datapath
+            .set_config(&config())
+            .expect("a configuration");
+    }
+
+    fn route(&self, v4: &str, v4_len: u32, v6: &str, node: usize, flags: u16) {
+        let underlay = addr(&format!("10.9.0.{node}"));
+        let value = RouteValue {
+            underlay,
+            next_hop: underlay,
+            ifindex: UPLINK,
+            vni: DEFAULT_VNI,
+            mac: VTEP[node],
+            flags,
+        };
+        let v6_len = if v4_len == 24 { 64 } else { 80 };
+        for (prefix, prefix_len) in [(v4, 96 + v4_len), (v6, v6_len)] {
+            let key = RouteKey {
+                prefix: addr(prefix),
+                prefix_len,
+            };
+            self.datapath.routes().set(&key, &value).expect(prefix);
+        }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        remove_all(&self.bpf_dir).expect("pins can be removed");
+    }
+}
+
+pub(crate) fn config() -> Config {
+    Config {
+        abi: MAP_ABI,
+        vni: DEFAULT_VNI,
+        port: DEFAULT_PORT,
+        mtu: MTU,
+        uplink: UPLINK,
+        overlay: OVERLAY,
+        underlay: addr("10.9.0.1"),
+        vtep_mac: VTEP[1],
+        pad: [0; 2],
+        prefix_lens_v4: [96 + 28, 96 + 24, 0, 0, 0, 0, 0, 0],
+        prefix_lens_v6: [80, 64, 0, 0, 0, 0, 0, 0],
+    }
+}
+
+fn own_bpf_dir() -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    PathBuf::from(format!(
+        "/sys/fs/bpf/oxlan-prog-{}-{count}",
+        std::process::id()
+    ))
+}
+
+/// `struct __sk_buff` (include/uapi/linux/bpf.h) with what a test may set.
+fn context(case: &Case) -> [u8; 192] {
+    const IFINDEX: usize = 40;
+    const GSO_SIZE: usize = 176;
+    let mut context = [0; 192];
+    context[IFINDEX..IFINDEX + 4].copy_from_slice(&case.ifindex.to_ne_bytes());
+    context[GSO_SIZE..GSO_SIZE + 4].copy_from_slice(&case.gso_size.to_ne_bytes());
+    context
+}
+
+fn counted_slots(outcome: Outcome) -> Vec<(u32, u64)> {
+    match outcome {
+        Outcome::Done(verdict) => vec![(verdict.slot(), 1)],
+        Outcome::Dropped(reason) => vec![(reason.slot(), 1)],
+        Outcome::NotOurs => vec![],
+    }
+}
+
+/// What TC is told.
+fn return_value(case: &Case) -> u32 {
+    let verdict = match case.outcome {
+        Outcome::Done(verdict) => verdict,
+        Outcome::Dropped(_) => return SHOT,
+        Outcome::NotOurs => return NEXT,
+    };
+    match verdict {
+        // The overlay device goes on with it.
+        Verdict::ToVtep if case.program == Program::ToOverlay => NEXT,
+        Verdict::LocalPod | Verdict::FromVtep | Verdict::ToVtep => REDIRECT,
+        Verdict::ArpReply | Verdict::NdReply => REDIRECT,
+        Verdict::ToHost | Verdict::ToOverlay => NEXT,
+        Verdict::Ignored => SHOT,
+    }
+}
+
+/// Bytes as text, so that a difference can be read.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    let lines = bytes.chunks(16).map(|line| {
+        let words: Vec<_> = line.iter().map(|byte| format!("{byte:02x}")).collect();
+        words.join(" ")
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
