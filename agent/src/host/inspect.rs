@@ -16,10 +16,11 @@ use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteType,
 };
 
+use super::link::{self, LinkState};
 use super::messages;
 use super::netns::Netns;
 use super::rtnl::{Batch, Rtnl, RtnlError};
-use super::veth::{self, LinkState, Pair, VethError};
+use super::veth::{self, Pair, VethError};
 
 /// Compares the host side of a pair with what it should be. Returns the differences in words.
 ///
@@ -31,7 +32,7 @@ pub fn host_side(
     addresses: &[IpAddr],
 ) -> Result<Vec<String>, VethError> {
     let name = pair.host_ifname;
-    let Some(link) = veth::find(rtnl, name)? else {
+    let Some(link) = link::find(rtnl, name)? else {
         return Ok(vec![format!("the host side {name} does not exist")]);
     };
     let mut differences = link_differences(name, &link, pair.host_mac, pair.mtu);
@@ -63,7 +64,7 @@ pub fn pod_side(
 fn pod_side_inside(pair: &Pair<'_>, addresses: &[IpAddr]) -> Result<Vec<String>, VethError> {
     let name = pair.pod_ifname;
     let mut rtnl = Rtnl::open()?;
-    let Some(link) = veth::find(&mut rtnl, name)? else {
+    let Some(link) = link::find(&mut rtnl, name)? else {
         return Ok(vec![format!("the pod has no interface {name}")]);
     };
     let mut differences = link_differences(name, &link, pair.pod_mac, pair.mtu);

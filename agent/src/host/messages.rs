@@ -1,8 +1,4 @@
 //! The rtnetlink messages that a pod's attachment is made of.
-#![expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "netlink's messages grow with every kernel"
-)]
 
 use std::net::IpAddr;
 use std::os::fd::RawFd;
@@ -14,7 +10,7 @@ use rtnetlink::packet_route::address::{
 };
 use rtnetlink::packet_route::link::{
     AfSpecInet, AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth,
-    LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State,
+    LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
@@ -25,7 +21,7 @@ use rtnetlink::packet_route::route::{
 };
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage as Message};
 
-use super::veth::{LinkState, Pair};
+use super::veth::Pair;
 
 /// `IFLA_INET_CONF` (include/uapi/linux/if_link.h).
 const IFLA_INET_CONF: u16 = 1;
@@ -107,30 +103,6 @@ pub(super) fn remove_link(name: &str) -> Message {
 
 pub(super) fn get_link(name: &str) -> Message {
     Message::GetLink(named(name))
-}
-
-/// What a link message says, if it is about the link of this name.
-pub(super) fn link_state(link: &LinkMessage, name: &str) -> Option<LinkState> {
-    let mut state = LinkState {
-        ifindex: link.header.index,
-        mtu: 0,
-        mac: Mac::ZERO,
-        up: link.header.flags.contains(LinkFlags::Up),
-        running: false,
-    };
-    let mut about = false;
-    for attribute in &link.attributes {
-        match attribute {
-            LinkAttribute::IfName(found) => about = found == name,
-            LinkAttribute::Mtu(mtu) => state.mtu = *mtu,
-            LinkAttribute::OperState(found) => state.running = *found == State::Up,
-            LinkAttribute::Address(mac) => {
-                state.mac = Mac::new(mac.as_slice().try_into().unwrap_or_default());
-            }
-            _ => {}
-        }
-    }
-    about.then_some(state)
 }
 
 fn named(name: &str) -> LinkMessage {

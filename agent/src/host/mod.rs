@@ -3,6 +3,7 @@
 pub mod device;
 pub mod inspect;
 pub mod layer3;
+pub mod link;
 mod messages;
 pub mod netns;
 pub mod nftables;

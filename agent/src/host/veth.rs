@@ -1,19 +1,14 @@
 //! A pod's veth pair: made with one end directly in the pod's namespace, then each side set up
 //! with one batch of requests.
-#![expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "netlink's messages grow with every kernel"
-)]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use oxlan_common::addr::Mac;
 use oxlan_common::wire::{GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6};
-use rtnetlink::packet_route::RouteNetlinkMessage as Message;
 
+use super::link::{link_of, required};
 use super::messages::{self, Route};
 use super::netns::{Netns, NetnsError};
 use super::rtnl::{Batch, Rtnl, RtnlError};
@@ -222,76 +217,6 @@ pub fn gateway_for(address: IpAddr) -> IpAddr {
     }
 }
 
-/// What a link is like now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LinkState {
-    /// Interface index.
-    pub ifindex: u32,
-    /// MTU, bytes.
-    pub mtu: u32,
-    /// MAC.
-    pub mac: Mac,
-    /// Whether it is set up.
-    pub up: bool,
-    /// Whether the kernel has begun to send on it.
-    pub running: bool,
-}
-
-/// Waits until the kernel sends on the host side, which begins some time after both sides are up.
-///
-/// The carrier comes with the second side, and the kernel activates the first one's queue from
-/// a work item (net/core/link_watch.c). Until then it drops what the host sends there, such as the
-/// answer to a pod's first DNS request. Returns whether it has come to that before `patience` ended.
-///
-/// # Errors
-/// When the kernel cannot be asked.
-pub fn wait_until_running(
-    rtnl: &mut Rtnl,
-    host_ifname: &str,
-    patience: Duration,
-) -> Result<bool, RtnlError> {
-    let begun = Instant::now();
-    let mut pause = Duration::from_micros(100);
-    while !required(rtnl, host_ifname)?.running {
-        if begun.elapsed() > patience {
-            return Ok(false);
-        }
-        std::thread::sleep(pause);
-        pause = (2 * pause).min(Duration::from_millis(5));
-    }
-    Ok(true)
-}
-
-/// The link of this name in the namespace of `rtnl`, if there is one.
-///
-/// # Errors
-/// When the kernel cannot be asked.
-pub fn find(rtnl: &mut Rtnl, name: &str) -> Result<Option<LinkState>, RtnlError> {
-    match required(rtnl, name) {
-        Ok(link) => Ok(Some(link)),
-        Err(e) if e.errno() == Some(nix::libc::ENODEV) => Ok(None),
-        Err(e) => Err(e),
-    }
-}
-
-fn required(rtnl: &mut Rtnl, name: &str) -> Result<LinkState, RtnlError> {
-    let mut batch = Batch::new();
-    batch.request(
-        format!("find the interface {name}"),
-        messages::get_link(name),
-    );
-    link_of(&rtnl.run(batch)?, name)
-}
-
-/// The link in an answer about `name`.
-fn link_of(answers: &[Message], name: &str) -> Result<LinkState, RtnlError> {
-    let link = answers.iter().find_map(|answer| match answer {
-        Message::NewLink(link) => messages::link_state(link, name),
-        _ => None,
-    });
-    link.ok_or_else(|| RtnlError::Answer(format!("it does not describe the interface {name}")))
-}
-
 /// Writes a sysctl of an interface in the calling thread's namespace, unless it has the value.
 fn set_sysctl(
     family: &str,
@@ -315,7 +240,10 @@ fn set_sysctl(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::host::link::{find, wait_until_running};
     use crate::pods::tests::fixture::{Container, on_a_node};
 
     #[test]

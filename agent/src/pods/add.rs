@@ -8,6 +8,7 @@ use oxlan_common::addr::Addr;
 use super::crash::Step;
 use super::inner::{Inner, datapath, pair};
 use super::{AddRequest, Attachment, NodeFacts, Phase, PodError};
+use crate::host::link;
 use crate::host::netns::Netns;
 use crate::host::rtnl::Rtnl;
 use crate::host::veth::{self, HostRoute};
@@ -90,7 +91,7 @@ impl Inner {
         self.steps.reached(Step::AddConnected);
         veth::configure_pod(netns, &pair(&attachment), &attachment.addresses)?;
         self.steps.reached(Step::AddConfigured);
-        if !veth::wait_until_running(&mut rtnl, &attachment.host_ifname, PATIENCE)? {
+        if !link::wait_until_running(&mut rtnl, &attachment.host_ifname, PATIENCE)? {
             let device = &attachment.host_ifname;
             tracing::warn!(%device, "the kernel does not send to a new pod yet: is the machine overloaded?");
         }

@@ -13,6 +13,7 @@ use super::ipam::Ipam;
 use super::names;
 use super::store::Store;
 use super::{AddRequest, Attachment, DatapathFault, Key, NodeFacts, Phase, PodDatapath, PodError};
+use crate::host::link;
 use crate::host::rtnl::Rtnl;
 use crate::host::veth::{self, Pair};
 
@@ -183,7 +184,7 @@ impl Inner {
     /// Whether the pair of an attachment is there. It is not when its namespace has ended.
     pub(super) fn is_alive(&self, attachment: &Attachment) -> Result<bool, PodError> {
         let mut rtnl = Rtnl::open()?;
-        let link = veth::find(&mut rtnl, &attachment.host_ifname)?;
+        let link = link::find(&mut rtnl, &attachment.host_ifname)?;
         Ok(link.is_some_and(|link| link.ifindex == attachment.host_ifindex))
     }
 

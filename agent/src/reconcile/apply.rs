@@ -6,9 +6,9 @@ use super::tables::Step as TableStep;
 use crate::datapath::{Datapath, DatapathError};
 use crate::host::device;
 use crate::host::layer3::{self, Address, Route, Way};
+use crate::host::link;
 use crate::host::rtnl::{Rtnl, RtnlError};
 use crate::host::sysctl::{self, Originals, SysctlError};
-use crate::host::veth;
 use ipnet::IpNet;
 
 /// Why a step failed.
@@ -116,7 +116,7 @@ fn route(rtnl: &mut Rtnl, to: IpNet, metric: u32, via: &Via) -> Result<Route, Ap
 }
 
 fn ifindex(rtnl: &mut Rtnl, name: &str) -> Result<u32, ApplyError> {
-    let link = veth::find(rtnl, name)?;
+    let link = link::find(rtnl, name)?;
     link.map(|l| l.ifindex)
         .ok_or_else(|| ApplyError::Gone(name.to_owned()))
 }

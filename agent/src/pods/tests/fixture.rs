@@ -11,8 +11,8 @@ use oxlan_common::addr::Addr;
 use oxlan_common::maps::PodValue;
 use tokio::sync::RwLock;
 
+use crate::host::link;
 use crate::host::rtnl::Rtnl;
-use crate::host::veth;
 use crate::pods::crash::Steps;
 use crate::pods::{AddRequest, DatapathFault, Key, NodeFacts, PodDatapath, PodLabels, Pods, Step};
 
@@ -205,7 +205,7 @@ impl Container {
     /// Interfaces inside, except the loopback.
     pub(crate) fn has(&self, ifname: &str) -> bool {
         let netns = crate::host::netns::Netns::open(self.netns().as_ref()).unwrap();
-        let find = || veth::find(&mut Rtnl::open().unwrap(), ifname).unwrap();
+        let find = || link::find(&mut Rtnl::open().unwrap(), ifname).unwrap();
         netns.run(find).unwrap().is_some()
     }
 }
@@ -224,8 +224,9 @@ pub(crate) fn on_a_node<F: Future<Output = ()>>(overlay: &[&str], test: impl FnO
             }
             for address in overlay {
                 // The real agent has it on its overlay device.
+                let nodad = if address.contains(':') { "nodad" } else { "" };
                 shell(&format!(
-                    "ip link set lo up && ip address add {address} dev lo nodad"
+                    "ip link set lo up && ip address add {address} dev lo {nodad}"
                 ));
             }
             let runtime = tokio::runtime::Runtime::new().unwrap();

@@ -1,101 +1,12 @@
-//! The API over a real socket, with real namespaces behind it and a fake datapath.
+//! The CNI verbs, as the plugin and curl ask for them.
 
-use std::path::Path;
-use std::sync::{Arc, Mutex};
-
-use oxlan_common::counters::{DropReason, Verdict};
-use oxlan_common::maps::Counter;
 use serde_json::{Value, json};
 
-use super::types::{Health, NodeRow, RouteRow, Status};
-use super::{ApiState, NodeFault, NodeView, bind, client, serve};
+use super::{Api, CIDRS, OVERLAY};
+use crate::api::types::Health;
 use crate::pods::tests::fixture::{Container, Node, on_a_node};
 
-const CIDRS: &[&str] = &["10.244.1.0/29", "fd00:244:1::/64"];
-const OVERLAY: &[&str] = &["10.244.1.0/32", "fd00:244:1::/128"];
-
-#[derive(Default)]
-struct FakeNode {
-    health: Mutex<Health>,
-}
-
-impl NodeView for FakeNode {
-    fn status(&self) -> Status {
-        Status {
-            node: "node-a".into(),
-            ..Status::default()
-        }
-    }
-
-    fn health(&self) -> Health {
-        self.health.lock().unwrap().clone()
-    }
-
-    fn nodes(&self) -> Vec<NodeRow> {
-        Vec::new()
-    }
-
-    fn routes(&self) -> Result<Vec<RouteRow>, NodeFault> {
-        Err("the table is broken".into())
-    }
-
-    fn counters(&self) -> Result<Vec<(u32, Counter)>, NodeFault> {
-        let counter = |packets| Counter {
-            packets,
-            bytes: packets * 100,
-        };
-        Ok(vec![
-            (DropReason::WrongVni.slot(), counter(3)),
-            (Verdict::LocalPod.slot(), counter(5)),
-        ])
-    }
-}
-
-/// A running API and a client of it.
-struct Api {
-    run_dir: tempfile::TempDir,
-    node: Arc<FakeNode>,
-}
-
-impl Api {
-    async fn start(node: &Node) -> Self {
-        let api = Self {
-            run_dir: tempfile::tempdir().unwrap(),
-            node: Arc::default(),
-        };
-        let state = ApiState {
-            pods: Arc::new(node.agent().await),
-            node: api.node.clone(),
-        };
-        let listener = bind(api.run_dir.path()).unwrap();
-        tokio::spawn(serve(listener, state, std::future::pending()));
-        api
-    }
-
-    async fn ask(
-        &self,
-        ask: impl FnOnce(&Path) -> client::Answer + Send + 'static,
-    ) -> (u16, Value) {
-        let run_dir = self.run_dir.path().to_owned();
-        let answer = tokio::task::spawn_blocking(move || ask(&run_dir))
-            .await
-            .unwrap();
-        (answer.status, serde_json::from_slice(&answer.body).unwrap())
-    }
-
-    async fn get(&self, path: &'static str) -> (u16, Value) {
-        self.ask(move |run_dir| client::get(run_dir, path).unwrap())
-            .await
-    }
-
-    async fn cni(&self, verb: &'static str, body: Value) -> (u16, Value) {
-        let path = format!("/v1/cni/{verb}");
-        let body = body.to_string();
-        self.ask(move |run_dir| client::post(run_dir, &path, body.as_bytes()).unwrap())
-            .await
-    }
-}
-
+/// Body of a request for a container.
 fn request(container: &Container, config: &Value) -> Value {
     json!({
         "containerId": container.id,
@@ -328,59 +239,4 @@ fn status_says_when_no_pod_can_be_attached() {
         assert_eq!(api.cni("gc", gc).await.0, 200);
         assert_eq!(node.leftovers(), Vec::<String>::new());
     });
-}
-
-#[test]
-fn drops_have_a_row_for_every_reason() {
-    on_a_node(&[], async || {
-        let node = Node::new(CIDRS);
-        let api = Api::start(&node).await;
-        let (_, drops) = api.get("/v1/drops").await;
-        assert_eq!(
-            drops["drops"].as_array().unwrap().len(),
-            DropReason::ALL.len()
-        );
-        let row = |list: &str, name: &str| {
-            let rows = drops[list].as_array().unwrap().clone();
-            rows.into_iter().find(|row| row["name"] == name).unwrap()
-        };
-        assert_eq!(
-            (
-                &row("drops", "wrong-vni")["packets"],
-                &row("drops", "wrong-vni")["bytes"]
-            ),
-            (&json!(3), &json!(300))
-        );
-        assert_eq!(row("drops", "truncated")["packets"], 0);
-        assert_eq!(row("verdicts", "local-pod")["packets"], 5);
-
-        let (status, error) = api.get("/v1/routes").await;
-        assert_eq!(
-            (status, error),
-            (500, json!({"error": "the table is broken"}))
-        );
-        let (status, error) = api.get("/v2/nothing").await;
-        assert_eq!(status, 404);
-        assert!(
-            error["error"].as_str().unwrap().contains("/v1/pods"),
-            "{error}"
-        );
-    });
-}
-
-#[test]
-fn the_socket_is_for_root_alone_and_replaces_a_dead_one() {
-    use std::os::unix::fs::PermissionsExt;
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let _inside = runtime.enter();
-    let run_dir = tempfile::tempdir().unwrap();
-    for _ in 0..2 {
-        drop(bind(run_dir.path()).unwrap());
-        let socket = run_dir.path().join(super::SOCKET);
-        assert_eq!(
-            socket.metadata().unwrap().permissions().mode() & 0o777,
-            0o600
-        );
-    }
-    assert_eq!(std::fs::read_dir(run_dir.path()).unwrap().count(), 1);
 }
