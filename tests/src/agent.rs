@@ -1,6 +1,7 @@
 //! A real agent process in a node's namespace.
 
 use std::fs::OpenOptions;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::Duration;
@@ -64,6 +65,8 @@ impl Agent {
         command.arg("--bpf-dir").arg(&dirs.bpf);
         command
             .env("NO_COLOR", "1")
+            // What is kept running must outlive the terminal from which it was started.
+            .process_group(0)
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

@@ -94,6 +94,7 @@ fn outage(screen: &mut Screen, stage: &Stage<'_>, node: &Node, streams: &[Watche
     wait(streams)?;
     let (client, web) = (&stage.actor("client")?.pod, stage.actor("web")?.pod.ipv4()?);
     let answer = fetch(&client.netns, web.into());
+    interrupt::check()?;
     let text = answer.as_deref().unwrap_or("no answer");
     let good = screen.check(answer.is_ok(), || {
         format!("curl client → web while no agent ran: {answer:?}")

@@ -6,6 +6,7 @@ use anyhow::Error;
 
 use super::explore::{self, Group};
 use super::screen::{Cell, Screen, Style};
+use super::stage::text;
 use crate::cluster::Cluster;
 use crate::node::Node;
 
@@ -47,7 +48,10 @@ pub(super) fn bad(screen: &Screen, fatal: Option<&Error>, cluster: &Cluster, kee
         complain(screen, &cause(error));
         screen.say("What comes after it was not tried.");
     }
-    cluster.nodes.iter().for_each(|node| tail(screen, node));
+    cluster.nodes.iter().for_each(|node| {
+        tail(screen, node);
+        drops(screen, node);
+    });
     screen.gap();
     screen.say(if keep {
         "Everything is still there to look at; `cargo xtask demo --down` removes it."
@@ -72,7 +76,8 @@ fn cause(error: &Error) -> String {
 }
 
 fn complain(screen: &Screen, text: &str) {
-    screen.row(&[2], &[Cell::new("✗", Style::Bad), text.into()]);
+    let lines: Vec<&str> = text.lines().collect();
+    screen.item(Cell::new("✗", Style::Bad), &lines.join(" "));
 }
 
 fn tail(screen: &Screen, node: &Node) {
@@ -90,5 +95,18 @@ fn tail(screen: &Screen, node: &Node) {
     screen.row(&[], &[Cell::new(title, Style::Strong)]);
     for line in lines.iter().skip(lines.len().saturating_sub(TAIL)) {
         screen.row(&[2], &[Cell::new("│", Style::Dim), (*line).into()]);
+    }
+}
+
+/// What the programs dropped, and why. Silent where no agent answers: its log says more.
+fn drops(screen: &Screen, node: &Node) {
+    let Ok(counters) = node.oxlan_json("drops") else {
+        return;
+    };
+    for row in counters["drops"].as_array().into_iter().flatten() {
+        if row["packets"].as_u64() > Some(0) {
+            let (packets, name) = (&row["packets"], text(&row["name"]));
+            screen.say(&format!("Its programs dropped {packets} packets: {name}."));
+        }
     }
 }

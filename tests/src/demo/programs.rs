@@ -26,8 +26,7 @@ pub(super) fn show(screen: &mut Screen, stage: &Stage<'_>) -> Result<()> {
     servers::start_all(stage)?;
     screen.headings(&WIDTHS, &["program", "from → to", "asked for", "answer"]);
     for request in requests(stage)? {
-        interrupt::check()?;
-        request.show(screen);
+        request.show(screen)?;
     }
     screen.gap();
     throughput(screen, stage)
@@ -97,8 +96,9 @@ fn requests<'a>(stage: &'a Stage<'_>) -> Result<Vec<Request<'a>>> {
 }
 
 impl Request<'_> {
-    fn show(&self, screen: &mut Screen) {
+    fn show(&self, screen: &mut Screen) -> Result<()> {
         let answer = fetch(self.from, self.to);
+        interrupt::check()?;
         let text = match &answer {
             Ok(body) => body.clone(),
             Err(_) => "no answer".to_owned(),
@@ -120,6 +120,7 @@ impl Request<'_> {
             )),
             Ok(_) => {}
         }
+        Ok(())
     }
 }
 
@@ -144,8 +145,8 @@ fn throughput(screen: &mut Screen, stage: &Stage<'_>) -> Result<()> {
         &["program", "from → to", "one TCP stream to", "throughput"],
     );
     for (path, from, to) in streams(stage)? {
-        interrupt::check()?;
         let measured = iperf(from, to);
+        interrupt::check()?;
         let speed = match &measured {
             Ok(bits) => format!("{:.1} Gbit/s", bits / 1e9),
             Err(_) => "failed".to_owned(),

@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 
 use super::interrupt;
 use super::screen::{Cell, Screen, Style};
 use super::stage::{Place, Stage};
 use crate::netns::Netns;
+use crate::run::{finish, words};
 use crate::underlay;
 
 /// The first column, then one for each pod and the internet.
@@ -26,16 +27,19 @@ pub(super) fn show(screen: &mut Screen, stage: &Stage<'_>) -> Result<usize> {
     let mut tried = 0;
     for from in senders(stage) {
         let mut cells = vec![Cell::new(from.name, Style::Strong)];
+        let mut lost = Vec::new();
         for to in &targets {
-            interrupt::check()?;
             if from.name == to.name {
                 cells.push(Cell::new("·", Style::Dim));
                 continue;
             }
-            cells.push(pair(screen, &from, to));
+            cells.push(pair(&from, to, &mut lost)?);
             tried += to.addresses.len();
         }
         screen.row(&WIDTHS, &cells);
+        screen.check(lost.is_empty(), || {
+            format!("{} lost pings to {}", from.name, lost.join(", "))
+        });
     }
     Ok(tried)
 }
@@ -82,31 +86,29 @@ fn senders<'a>(stage: &'a Stage<'_>) -> Vec<Place<'a>> {
     senders
 }
 
-/// One cell: the round trips to all addresses of one target.
-fn pair(screen: &mut Screen, from: &Place<'_>, to: &Place<'_>) -> Cell {
+/// One cell: the round trips to all addresses of one target. What gets lost is added to the list.
+fn pair(from: &Place<'_>, to: &Place<'_>, lost: &mut Vec<String>) -> Result<Cell> {
     let mut texts = Vec::new();
-    let mut good = true;
     for address in &to.addresses {
-        match ping(from.netns, *address) {
-            Ok(time) => texts.push(format!("{time:.2}")),
-            Err(error) => {
-                good = false;
-                texts.push("lost".to_owned());
-                screen.failed(format!(
-                    "ping {} → {} ({address}): {error:#}",
-                    from.name, to.name
-                ));
-            }
+        let time = ping(from.netns, *address)?;
+        interrupt::check()?;
+        if time.is_none() {
+            let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+            lost.push(format!("{} over {family}", to.name));
         }
+        texts.push(time.map_or_else(|| "lost".to_owned(), |time| format!("{time:.2}")));
     }
-    Cell::outcome(texts.join(" "), good)
+    let good = !texts.iter().any(|text| text == "lost");
+    Ok(Cell::outcome(texts.join(" "), good))
 }
 
-/// The shortest of three round trips, milliseconds; each must come back.
-fn ping(from: &Netns, to: IpAddr) -> Result<f64> {
-    let text = from.run(&format!("ping -n -q -c 3 -i 0.01 -W 1 {to}"))?;
-    ensure!(text.contains(" 0% packet loss"), "{}", text.trim());
-    shortest(&text).with_context(|| format!("no times in: {}", text.trim()))
+/// The shortest of three round trips, milliseconds; none unless each came back.
+fn ping(from: &Netns, to: IpAddr) -> Result<Option<f64>> {
+    let line = format!("-n -q -c 3 -i 0.01 -W 1 {to}");
+    let output = finish(from.command("ping").args(words(&line)))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let all = text.contains(" 0% packet loss");
+    Ok(shortest(&text).filter(|_| all))
 }
 
 /// From the last line of iputils' ping: `rtt min/avg/max/mdev = 0.036/0.041/0.050/0.006 ms`.

@@ -103,6 +103,16 @@ impl Screen {
         }
     }
 
+    /// Sentences, wrapped, behind a mark.
+    pub(super) fn item(&self, mark: Cell, text: &str) {
+        const MARK: usize = 2;
+        let mut mark = mark;
+        for line in wrap(text, WIDTH - INDENT.len() - MARK) {
+            self.row(&[MARK], &[mark, line.into()]);
+            mark = "".into();
+        }
+    }
+
     /// An empty line.
     pub(super) fn gap(&self) {
         put("");

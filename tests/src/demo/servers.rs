@@ -1,6 +1,7 @@
 //! The servers that the demonstration's clients ask.
 
 use std::fs::File;
+use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 
 use anyhow::{Context, Result};
@@ -46,6 +47,8 @@ fn start(
     let mut command = netns.command(program);
     command
         .args(arguments)
+        // It must outlive the terminal when it is kept.
+        .process_group(0)
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log);

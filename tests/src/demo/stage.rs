@@ -139,17 +139,25 @@ pub(super) fn start_pods<'a>(screen: &mut Screen, cluster: &'a Cluster) -> Resul
 /// Calls the plugin as containerd does for a pod of Kubernetes.
 fn add(node: &Node, name: &str) -> Result<Pod> {
     let netns = node.pod_netns(name)?;
+    let container = container_id()?;
     let path = netns.path().to_string_lossy().into_owned();
     let call = Call {
         verb: "ADD",
-        container: netns.name(),
+        container: &container,
         netns: &path,
         ifname: IFNAME,
         args: &format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=demo;K8S_POD_NAME={name}"),
         config: node.cni_config(),
     };
     let result = call.run(&node.netns)?.result()?;
-    Pod::from_result(netns.clone(), netns.name(), result)
+    Pod::from_result(netns, &container, result)
+}
+
+/// 64 random hexadecimal digits, as runtimes name containers.
+fn container_id() -> Result<String> {
+    let uuid = || std::fs::read_to_string("/proc/sys/kernel/random/uuid");
+    let digits = (uuid()? + &uuid()?).replace(['-', '\n'], "");
+    Ok(digits)
 }
 
 /// MAC of the pod's own interface, from the plugin's answer.
