@@ -195,13 +195,12 @@ fn exchange(from: &Container<'_>, to: &Container<'_>) -> Result<()> {
             IpAddr::V4(v4) => format!("http://{v4}"),
             IpAddr::V6(v6) => format!("http://[{v6}]"),
         };
-        let asked = from.exec(&format!("wget -q -T 5 -O - {url}/cgi-bin/who-asks"))?;
-        let asked = asked.trim().trim_start_matches("::ffff:");
-        ensure!(
-            asked == own.to_string(),
-            "{url} was asked by {asked} instead of {own}"
-        );
-        from.exec(&format!("wget -q -T 5 -O /copy {url}/large"))?;
+        let asked = from.exec(&format!("timeout 20 wget -q -O - {url}/cgi-bin/who-asks"))?;
+        // The server's socket is for both families, so IPv4 clients come as `[::ffff:10.244.1.2]`.
+        let asked: IpAddr = asked.trim().trim_matches(['[', ']']).parse()?;
+        let asked = asked.to_canonical();
+        ensure!(asked == *own, "{url} was asked by {asked} instead of {own}");
+        from.exec(&format!("timeout 20 wget -q -O /copy {url}/large"))?;
         let size = from.exec("wc -c /copy")?;
         ensure!(
             size.starts_with(&format!("{LARGE} ")),

@@ -74,9 +74,11 @@ fn runtime_libcni_chain_with_portmap() {
     });
 }
 
-/// Clients everywhere reach the container by its node's address and the published port.
+/// Clients reach the container by its node's address and the published port.
+///
+/// A pod of the same node is not among them: its node's host translates the way there only, as the
+/// answer goes from pod to pod past the host.
 fn expect_published(site: &Site<'_>, server: &Netns, pod: &str) -> Result<()> {
-    let near = site.node.add_pod("near")?;
     let far = site.cluster.nodes[1].add_pod("far")?;
     let clients = [
         (
@@ -87,7 +89,6 @@ fn expect_published(site: &Site<'_>, server: &Netns, pod: &str) -> Result<()> {
         ("its own node", &site.node.netns, None),
         ("another node", &site.cluster.nodes[1].netns, None),
         ("a pod of another node", &far.netns, None),
-        ("a pod of its node", &near.netns, None),
     ];
     let listener = server.inside(|| Ok(TcpListener::bind("0.0.0.0:80")?))?;
     let published = SocketAddr::from((site.node.underlay, 8080));
@@ -98,7 +99,6 @@ fn expect_published(site: &Site<'_>, server: &Netns, pod: &str) -> Result<()> {
             assert_eq!(seen, address, "{who} is seen under another address");
         }
     }
-    site.node.delete_pod(&near)?;
     site.cluster.nodes[1].delete_pod(&far)
 }
 

@@ -17,7 +17,7 @@ fn runtime_libcni_every_version_from_add_to_del() {
             let (netns, pod) = site.attachment(&format!("v{version}"))?;
             let result = site.libcni.add(&network, &pod)?;
             expect_form(&result, version, &pod)?;
-            netns.run("ping -n -q -c 1 -W 2 169.254.1.1")?;
+            netns.run(&format!("ping -n -q -c 1 -W 2 {}", site.node.underlay))?;
             if version != "0.3.1" {
                 site.libcni.check(&network, &pod)?;
             }

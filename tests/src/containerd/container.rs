@@ -86,14 +86,22 @@ impl<'a> Container<'a> {
 
     /// Runs another program in the container, split at blanks, and returns what it printed.
     ///
+    /// It prints into a file, because `ctr` may stop to copy the output before the end of it.
+    ///
     /// # Errors
     ///
     /// If it fails.
     pub fn exec(&self, line: &str) -> Result<String> {
         let id = format!("exec-{}", self.executed.fetch_add(1, Ordering::Relaxed));
+        let script = format!("exec \"$@\" >/{id} 2>&1");
         let mut arguments = vec!["task", "exec", "--exec-id", &id, &self.name];
+        arguments.extend(["sh", "-c", &script, "sh"]);
         arguments.extend(line.split_whitespace());
-        self.runtime.ctr(&arguments)
+        let ended = self.runtime.ctr(&arguments);
+        let file = format!("/proc/{}/root/{id}", self.pid);
+        let printed = std::fs::read_to_string(&file);
+        ended.with_context(|| printed.as_deref().unwrap_or_default().to_owned())?;
+        printed.with_context(|| format!("cannot read {file}"))
     }
 
     /// Sends echo requests and expects every answer.

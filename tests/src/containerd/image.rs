@@ -17,7 +17,7 @@ pub const IMAGE: &str = "localhost/oxlan/busybox:test";
 pub const LARGE: u64 = 3_000_000;
 
 /// The busybox programs that containers run.
-const PROGRAMS: [&str; 9] = [
+const PROGRAMS: [&str; 10] = [
     "cat",
     "httpd",
     "ip",
@@ -25,6 +25,7 @@ const PROGRAMS: [&str; 9] = [
     "sh",
     "sha256sum",
     "sleep",
+    "timeout",
     "wc",
     "wget",
 ];
