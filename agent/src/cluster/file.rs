@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::hash::{DefaultHasher, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,8 +26,8 @@ const MAX_LINKS: usize = 40;
 pub struct FileSource {
     path: PathBuf,
     own: String,
-    /// What was read last, to tell a change from a touch.
-    last: Option<Vec<u8>>,
+    /// Hash of what was read last, to tell a change from a touch.
+    last: Option<u64>,
     watch: Option<Watch>,
 }
 
@@ -40,14 +41,6 @@ impl FileSource {
             last: None,
             watch: None,
         }
-    }
-
-    /// Reads and checks the file as it is now.
-    ///
-    /// # Errors
-    /// When it cannot be read, or with everything that is wrong with it.
-    pub fn load(path: &Path, own: &str) -> Result<ClusterConfig, ClusterError> {
-        interpret(&read(path)?, path, own)
     }
 
     async fn next_version(&mut self) -> Result<ClusterConfig, ClusterError> {
@@ -66,10 +59,8 @@ impl FileSource {
                 Err(error) if self.last.take().is_some() || first => return Err(error),
                 Err(_) => continue,
             };
-            if self.last.as_ref() != Some(&text) {
-                let version = interpret(&text, &self.path, &self.own);
-                self.last = Some(text);
-                return version;
+            if self.last.replace(hash(&text)) != Some(hash(&text)) {
+                return interpret(&text, &self.path, &self.own);
             }
         }
     }
@@ -96,6 +87,12 @@ fn read(path: &Path) -> Result<Vec<u8>, ClusterError> {
         path: path.to_owned(),
         source,
     })
+}
+
+fn hash(text: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(text);
+    hasher.finish()
 }
 
 fn interpret(text: &[u8], path: &Path, own: &str) -> Result<ClusterConfig, ClusterError> {

@@ -36,7 +36,7 @@ pub enum ClusterError {
         source: Box<toml::de::Error>,
     },
     /// The file says something that cannot be.
-    #[error("the cluster file {path} is invalid: {}", problem::list(.problems))]
+    #[error("the cluster file {path} is invalid:{}", problem::list(.problems))]
     Invalid {
         /// The file.
         path: PathBuf,

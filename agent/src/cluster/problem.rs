@@ -64,7 +64,7 @@ impl Problems {
 /// All problems on one line each, indented, below a heading; a single one without a line of its own.
 pub(super) fn list(problems: &[Problem]) -> String {
     match problems {
-        [one] => one.to_string(),
+        [one] => format!(" {one}"),
         many => many.iter().map(|p| format!("\n  {p}")).collect(),
     }
 }

@@ -124,19 +124,27 @@ impl Datapath {
         loaded: &mut Loaded,
         repaired: &mut Vec<String>,
     ) -> Result<(), DatapathError> {
+        let mut result = Ok(());
         for ((program, ifindex), link) in std::mem::take(&mut loaded.links) {
             let ifname = device_name(ifindex);
             let path = ifname.map(|ifname| self.pins.link(program, &ifname, ifindex));
             let link = match path {
-                Some(path) if !path.exists() => {
-                    repaired.push(path.display().to_string());
-                    FdLink::from(link.pin(&path).map_err(pins::pin(&path))?)
-                }
+                Some(path) if !path.exists() => match link.pin(&path) {
+                    Ok(pinned) => {
+                        repaired.push(path.display().to_string());
+                        FdLink::from(pinned)
+                    }
+                    // The link is lost with the failure; the others must not be lost with it.
+                    Err(error) => {
+                        result = result.and(Err(pins::pin(&path)(error)));
+                        continue;
+                    }
+                },
                 Some(_) | None => link,
             };
             loaded.links.insert((program, ifindex), link);
         }
-        Ok(())
+        result
     }
 
     fn attach_tcx(
@@ -259,5 +267,6 @@ fn check_device(ifname: &str, ifindex: u32) -> Result<(), DatapathError> {
 
 fn device_name(ifindex: u32) -> Option<String> {
     let name = nix::net::if_::if_indextoname(ifindex).ok()?;
-    name.into_string().ok()
+    // nix takes the null pointer that means "no such device" for success.
+    name.into_string().ok().filter(|name| !name.is_empty())
 }

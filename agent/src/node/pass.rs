@@ -44,7 +44,7 @@ pub(super) struct Reconciler {
     rejected: Option<String>,
     /// The uplink as it was seen last.
     uplink: Option<Device>,
-    paths: HashMap<IpAddr, Option<NextHop>>,
+    paths: Arc<HashMap<IpAddr, Option<NextHop>>>,
     /// What the last complete pass wanted: a deviation from that is somebody else's doing.
     settled: Settled,
 }
@@ -77,7 +77,7 @@ impl Reconciler {
             cluster,
             rejected: None,
             uplink: None,
-            paths: HashMap::new(),
+            paths: Arc::default(),
             settled: Settled::default(),
         })
     }
@@ -301,13 +301,18 @@ impl Reconciler {
     fn find_paths(&mut self, own: &NodeSpec, anew: bool, report: &mut Report) {
         let others = self.cluster.nodes.iter().filter(|n| n.name != own.name);
         let others: BTreeSet<IpAddr> = others.map(|n| n.underlay).collect();
-        self.paths.retain(|to, _| others.contains(to));
+        if self.paths.keys().any(|to| !others.contains(to)) {
+            Arc::make_mut(&mut self.paths).retain(|to, _| others.contains(to));
+        }
         let ask: Vec<IpAddr> = others
             .into_iter()
             .filter(|to| anew || !self.paths.contains_key(to))
             .collect();
+        if ask.is_empty() {
+            return;
+        }
         match paths::next_hops(&mut self.rtnl, own.underlay, &ask) {
-            Ok(hops) => self.paths.extend(ask.into_iter().zip(hops)),
+            Ok(hops) => Arc::make_mut(&mut self.paths).extend(ask.into_iter().zip(hops)),
             Err(error) => report.failure("ask for the ways to the other nodes", &error),
         }
     }
@@ -412,7 +417,7 @@ impl Reconciler {
             }
         }
         view.cluster = Arc::clone(&self.cluster);
-        view.paths = Arc::new(self.paths.clone());
+        view.paths = Arc::clone(&self.paths);
         view.uplink = row(self.uplink.as_ref());
         view.overlay = row(overlay.as_ref());
         view.pod_mtu = self.pods.facts().mtu;

@@ -14,7 +14,7 @@ use super::state::{State, View};
 use super::{NodeError, Obstacle, Options, uplink};
 use crate::api::types::{Device, Health};
 use crate::api::{self, ApiState};
-use crate::cluster::{ClusterConfig, FileSource, Source};
+use crate::cluster::{ClusterConfig, ClusterError, FileSource, Source};
 use crate::datapath::Datapath;
 use crate::host::preflight::{self, Directories};
 use crate::host::rtnl::Rtnl;
@@ -40,10 +40,8 @@ pub(super) struct Api {
 
 /// Sets the node up. Nothing on it is touched before everything is checked.
 pub(super) async fn start(options: Options) -> Result<Started, NodeError> {
-    let pod_mtu = check(&options)?;
     let mut source = FileSource::new(options.cluster_file.clone(), options.node.clone());
-    let cluster = source.next().await;
-    let cluster = cluster.map_err(|error| NodeError::Preflight(vec![error.into()]))?;
+    let (cluster, pod_mtu) = check(&options, source.next().await)?;
     // From here on every change is seen, so what is read below cannot be outdated unnoticed.
     let interest = Arc::new(Mutex::new(Interest::default()));
     let watch = Watch::new(Arc::clone(&interest))?;
@@ -110,8 +108,11 @@ pub(super) async fn start(options: Options) -> Result<Started, NodeError> {
     })
 }
 
-/// Checks machine, cluster and underlay, and returns the pods' MTU.
-fn check(options: &Options) -> Result<u16, NodeError> {
+/// Checks machine, cluster and underlay, and returns the cluster and the pods' MTU.
+fn check(
+    options: &Options,
+    cluster: Result<ClusterConfig, ClusterError>,
+) -> Result<(ClusterConfig, u16), NodeError> {
     let directories = Directories {
         run: &options.run_dir,
         state: &options.state_dir,
@@ -119,16 +120,16 @@ fn check(options: &Options) -> Result<u16, NodeError> {
     };
     let machine = preflight::machine(&directories);
     let mut obstacles: Vec<Obstacle> = machine.into_iter().map(Obstacle::from).collect();
-    let mut mtu = 0;
-    match FileSource::load(&options.cluster_file, &options.node) {
-        Ok(cluster) => mtu = check_cluster(options, &cluster, &mut obstacles)?,
+    match cluster {
+        Ok(cluster) => {
+            let mtu = check_cluster(options, &cluster, &mut obstacles)?;
+            if obstacles.is_empty() {
+                return Ok((cluster, mtu));
+            }
+        }
         Err(error) => obstacles.push(error.into()),
     }
-    if obstacles.is_empty() {
-        Ok(mtu)
-    } else {
-        Err(NodeError::Preflight(obstacles))
-    }
+    Err(NodeError::Preflight(obstacles))
 }
 
 fn check_cluster(

@@ -194,7 +194,7 @@ impl Planner<'_> {
             up: true,
         };
         let step = Step::ChangeDevice(wanted.name.clone(), change);
-        self.push(step, Found::Different("new".into()));
+        self.push(step, Found::WithDevice);
     }
 
     fn pods(&mut self) {
@@ -224,7 +224,11 @@ impl Planner<'_> {
             }
             let now = self.actual.sysctls.get(&wanted.key);
             if now.is_none_or(|v| v != wanted.value) {
-                let found = now.map_or(Found::Missing, |v| Found::Different(v.clone()));
+                let found = match now {
+                    Some(now) => Found::Different(now.clone()),
+                    None if wanted.device.is_some() => Found::WithDevice,
+                    None => Found::Missing,
+                };
                 self.push(Step::SetSysctl(wanted.clone()), found);
             }
         }
@@ -237,8 +241,14 @@ impl Planner<'_> {
         if self.fresh_overlay {
             now = &none;
         }
+        let missing = if self.fresh_overlay {
+            Found::WithDevice
+        } else {
+            Found::Missing
+        };
         for address in wanted.difference(now) {
-            self.push(Step::AddAddress(device.clone(), *address), Found::Missing);
+            let step = Step::AddAddress(device.clone(), *address);
+            self.push(step, missing.clone());
         }
         for address in now.difference(wanted) {
             let step = Step::RemoveAddress(device.clone(), *address);
@@ -254,6 +264,7 @@ impl Planner<'_> {
             }
             let found = match now {
                 Some(now) if !self.hangs_on_fresh(now) => Found::Different(now.to_string()),
+                _ if self.hangs_on_fresh(wanted) => Found::WithDevice,
                 _ => Found::Missing,
             };
             self.push(Step::SetRoute(key.0, key.1, wanted.clone()), found);

@@ -18,6 +18,8 @@ use std::fmt;
 pub enum Found {
     /// Nothing.
     Missing,
+    /// Nothing, because the device that it belongs to was gone.
+    WithDevice,
     /// Something else, in words.
     Different(String),
     /// Something of ours that should not be there.
@@ -39,7 +41,7 @@ impl<S: fmt::Display> Planned<S> {
     pub fn as_change(&self) -> String {
         let step = &self.step;
         match &self.found {
-            Found::Missing => format!("added {step}"),
+            Found::Missing | Found::WithDevice => format!("added {step}"),
             Found::Different(was) => format!("changed {step} (was {was})"),
             Found::Unwanted => format!("removed {step}"),
         }
@@ -51,6 +53,7 @@ impl<S: fmt::Display> Planned<S> {
         let step = &self.step;
         match &self.found {
             Found::Missing => format!("put back {step}, which somebody removed"),
+            Found::WithDevice => format!("put back {step}, which went with its device"),
             Found::Different(was) => format!("put back {step}, which somebody changed to {was}"),
             Found::Unwanted => format!("removed {step}, which somebody added"),
         }
