@@ -1,0 +1,140 @@
+//! The forwarding decision against a plain model of its rules, over random packets and tables.
+//!
+//! The model sees descriptions, the decision sees the bytes made from them; so this tests the
+//! reading of headers, too. The model is written for reading, not for speed, and shares no code
+//! with what it checks.
+
+mod bytes;
+mod describe;
+mod model;
+mod world;
+
+use bytes::{SlicePacket, pod_frame, tunnel_frame};
+use describe::{FromPodCase, TunnelCase, from_pod_case, tunnel_case, world as any_world};
+use oxlan_common::addr::Addr;
+use oxlan_common::decide::{self, Aside, FromOverlay, FromPod, FromUplink, ToOverlay, TunnelKey};
+use oxlan_common::packet::Front;
+use proptest::prelude::*;
+use world::{Outcome, World};
+
+fn decide_from_pod(case: &FromPodCase, world: &World) -> Outcome {
+    let packet = SlicePacket {
+        bytes: pod_frame(case),
+        ifindex: case.ifindex,
+        gso_size: case.gso_size,
+        is_tagged: case.is_tagged,
+        is_to_us: true,
+    };
+    let mut front = Front::empty();
+    assert!(front.read(&packet, 0));
+    match decide::from_pod(&packet, &front, world) {
+        FromPod::Unconfigured => Outcome::Next,
+        FromPod::Deliver { pod } => Outcome::Pod(pod.ifindex),
+        FromPod::Encapsulate { route, ecn, .. } => Outcome::Vtep(route.underlay, ecn),
+        FromPod::ToHost => Outcome::Host,
+        FromPod::ArpReply(arp) => Outcome::Answer(arp.target),
+        FromPod::NdReply(target) => Outcome::Answer(target),
+        FromPod::Ignore => Outcome::Ignored,
+        FromPod::Drop(reason) => Outcome::Dropped(reason),
+    }
+}
+
+fn decide_from_uplink(case: &TunnelCase, world: &World) -> Outcome {
+    let packet = SlicePacket {
+        bytes: tunnel_frame(case),
+        ifindex: 103,
+        gso_size: case.gso_size,
+        is_tagged: case.is_tagged,
+        is_to_us: case.is_to_us,
+    };
+    let mut front = Front::empty();
+    match decide::from_uplink(&packet, &mut front, world) {
+        FromUplink::NotOurs => Outcome::Next,
+        FromUplink::Deliver { pod, ecn } => Outcome::Decapsulated(pod.ifindex, ecn),
+        FromUplink::ToOverlay(Aside::Aggregate { .. }) => Outcome::Aggregate,
+        FromUplink::ToOverlay(Aside::Follower | Aside::Checksum | Aside::Host) => Outcome::Overlay,
+        FromUplink::Drop(reason) => Outcome::Dropped(reason),
+    }
+}
+
+fn decide_from_overlay(case: &TunnelCase, key: Option<TunnelKey>, world: &World) -> Outcome {
+    let packet = SlicePacket {
+        bytes: bytes::inner_frame(case),
+        ifindex: 104,
+        gso_size: case.gso_size,
+        is_tagged: false,
+        is_to_us: true,
+    };
+    let mut front = Front::empty();
+    assert!(front.read(&packet, 0));
+    match decide::from_overlay(&packet, &front, key.as_ref(), world) {
+        FromOverlay::Unconfigured => Outcome::Next,
+        FromOverlay::Deliver { pod } => Outcome::Pod(pod.ifindex),
+        FromOverlay::ToHost => Outcome::Host,
+        FromOverlay::Drop(reason) => Outcome::Dropped(reason),
+    }
+}
+
+fn decide_to_overlay(case: &FromPodCase, world: &World) -> Outcome {
+    let bytes = pod_frame(case);
+    let packet = SlicePacket {
+        bytes,
+        ifindex: 104,
+        gso_size: 0,
+        is_tagged: false,
+        is_to_us: true,
+    };
+    let mut front = Front::empty();
+    assert!(front.read(&packet, 0));
+    match decide::to_overlay(&front, world) {
+        ToOverlay::Unconfigured => Outcome::Next,
+        ToOverlay::Send { route, .. } => Outcome::Vtep(route.underlay, 0),
+        ToOverlay::Ignore => Outcome::Ignored,
+        ToOverlay::Drop(reason) => Outcome::Dropped(reason),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(5_000))]
+
+    #[test]
+    fn from_pod(case in from_pod_case(), world in any_world()) {
+        prop_assert_eq!(decide_from_pod(&case, &world), model::from_pod(&case, &world));
+    }
+
+    #[test]
+    fn from_uplink(case in tunnel_case(), world in any_world()) {
+        prop_assert_eq!(decide_from_uplink(&case, &world), model::from_uplink(&case, &world));
+    }
+
+    #[test]
+    fn from_overlay(case in tunnel_case(), has_key: bool, world in any_world()) {
+        let key = has_key.then_some(TunnelKey { remote: case.outer_src, vni: case.vni });
+        let wanted = model::from_overlay(&case, key.is_some(), &world);
+        prop_assert_eq!(decide_from_overlay(&case, key, &world), wanted);
+    }
+
+    #[test]
+    fn to_overlay(case in from_pod_case(), world in any_world()) {
+        prop_assert_eq!(decide_to_overlay(&case, &world), model::to_overlay(&case, &world));
+    }
+
+    /// Bytes without any sense are judged, too, and never read beyond their end.
+    #[test]
+    fn noise(bytes in proptest::collection::vec(any::<u8>(), 0..200), kind in 0usize..4, world in any_world()) {
+        let mut bytes = bytes;
+        let ethertypes = [[8, 0], [8, 6], [0x86, 0xdd], [0x12, 0x34]];
+        if bytes.len() > 14 {
+            bytes[12..14].copy_from_slice(&ethertypes[kind]);
+        }
+        let packet = SlicePacket { bytes, ifindex: 101, gso_size: 0, is_tagged: false, is_to_us: true };
+        let mut front = Front::empty();
+        if front.read(&packet, 0) {
+            let _ = decide::from_pod(&packet, &front, &world);
+            let _ = decide::to_overlay(&front, &world);
+            let key = TunnelKey { remote: Addr::from_v4([10, 9, 0, 2]), vni: 1 };
+            let _ = decide::from_overlay(&packet, &front, Some(&key), &world);
+        }
+        let _ = decide::from_uplink(&packet, &mut front, &world);
+    }
+}

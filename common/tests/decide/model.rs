@@ -1,0 +1,328 @@
+//! The rules, one after the other.
+
+use oxlan_common::addr::Addr;
+use oxlan_common::counters::DropReason::{self, *};
+use oxlan_common::maps::{MAP_ABI, PodValue, RouteValue, pod_flags, route_flags};
+
+use crate::bytes::{ip_len, number, told};
+use crate::describe::{Fragment, Frame, FromPodCase, IpCase, L4, TunnelCase, underlay};
+use crate::world::{MTU, OWN_VTEP, Outcome, PORT, World};
+
+pub(crate) fn from_pod(case: &FromPodCase, world: &World) -> Outcome {
+    if !is_configured(world) {
+        return Outcome::Next;
+    }
+    if case.is_tagged {
+        return Outcome::Dropped(UnsupportedProtocol);
+    }
+    match &case.frame {
+        Frame::Other => Outcome::Dropped(UnsupportedProtocol),
+        Frame::Arp {
+            operation,
+            sender_mac,
+            sender,
+            target,
+        } => {
+            if *operation > 2 {
+                Outcome::Dropped(Malformed)
+            } else if *sender_mac != case.mac {
+                Outcome::Dropped(ForeignMac)
+            } else if number(*sender) == 0xffff_0000_0000 {
+                Outcome::Ignored
+            } else if let Some(reason) = wrong_source(case, *sender, world) {
+                Outcome::Dropped(reason)
+            } else if *operation == 2 {
+                Outcome::Host
+            } else {
+                answer(case, *target, world)
+            }
+        }
+        Frame::Ip(ip) => match defect(ip, case.gso_size) {
+            Some(reason) => Outcome::Dropped(reason),
+            None => ip_from_pod(case, ip, world),
+        },
+    }
+}
+
+fn ip_from_pod(case: &FromPodCase, ip: &IpCase, world: &World) -> Outcome {
+    let has_header = ip.fragment != Fragment::Later;
+    let icmp = match ip.l4 {
+        L4::Icmp6 { kind, code, target } if has_header => Some((kind, code, target)),
+        _ => None,
+    };
+    if let Some((134, _, _)) = icmp {
+        return Outcome::Dropped(RouterAdvertisement);
+    }
+    let is_link_local = !ip.src.is_v4() && number(ip.src) >> 118 == 0xfe80 >> 6;
+    let has_no_entry = is_link_local || number(ip.src) == 0;
+    if has_no_entry && !matches!(icmp, Some((135, _, _))) {
+        return Outcome::Ignored;
+    }
+    if !has_no_entry {
+        if let Some(reason) = wrong_source(case, ip.src, world) {
+            return Outcome::Dropped(reason);
+        }
+    }
+    if let Some((135, code, target)) = icmp {
+        return solicitation(case, ip, code, target, world);
+    }
+    if is_multicast(ip.dst) {
+        return Outcome::Ignored;
+    }
+    let is_last_hop = ip.ttl < 2;
+    match pod(world, ip.dst) {
+        Some(pod) if pod.flags & pod_flags::HOST == 0 => {
+            if is_last_hop {
+                return Outcome::Host;
+            }
+            return Outcome::Pod(pod.ifindex);
+        }
+        _ => {}
+    }
+    match route(world, ip.dst) {
+        Some(route) if route.flags & route_flags::LOCAL == 0 => {
+            let is_reachable = route.flags & route_flags::UNREACHABLE == 0;
+            if is_last_hop || !is_reachable || segment_len(ip, case.gso_size) > usize::from(MTU) {
+                Outcome::Host
+            } else {
+                Outcome::Vtep(route.underlay, ip.ecn)
+            }
+        }
+        _ if is_to_tunnel_port(ip) => Outcome::Dropped(TunnelPort),
+        _ => Outcome::Host,
+    }
+}
+
+fn solicitation(case: &FromPodCase, ip: &IpCase, code: u8, target: Addr, world: &World) -> Outcome {
+    if number(ip.src) == 0 {
+        return Outcome::Ignored;
+    }
+    // Where an answer is due, the solicitation is where it must be: right behind the IPv6 header.
+    let is_plain = !ip.src.is_v4() && ip.extensions.is_empty() && ip.fragment == Fragment::Whole;
+    if !is_plain || code != 0 || ip.ttl != 255 || is_multicast(target) {
+        return Outcome::Dropped(Malformed);
+    }
+    answer(case, target, world)
+}
+
+/// The gateway answers for itself and for all pods and nodes, but not for the asking pod.
+fn answer(case: &FromPodCase, target: Addr, world: &World) -> Outcome {
+    let gateways = ["169.254.1.1", "fe80::1"];
+    let is_gateway = gateways.contains(&target.to_string().as_str());
+    let is_known = match pod(world, target) {
+        Some(pod) => pod.ifindex != case.ifindex,
+        None => route(world, target).is_some(),
+    };
+    if is_gateway || is_known {
+        Outcome::Answer(target)
+    } else {
+        Outcome::Ignored
+    }
+}
+
+pub(crate) fn from_uplink(case: &TunnelCase, world: &World) -> Outcome {
+    let is_ours = is_configured(world)
+        && case.outer_dst == underlay(1)
+        && case.port == PORT
+        && !case.is_fragment
+        && !case.has_options
+        && !case.is_tagged
+        && case.is_to_us;
+    if !is_ours {
+        return Outcome::Next;
+    }
+    if case.flags != 0x0800_0000 {
+        return Outcome::Dropped(WrongVxlanFlags);
+    }
+    let inner = match inner(case, world) {
+        Ok(inner) => inner,
+        Err(reason) => return Outcome::Dropped(reason),
+    };
+    if case.gso_size > 0 {
+        return Outcome::Aggregate;
+    }
+    let Inner::Pod(ifindex, inner_ecn) = inner else {
+        return Outcome::Overlay;
+    };
+    if case.has_checksum || world.follows {
+        return Outcome::Overlay;
+    }
+    match (case.outer_ecn, inner_ecn) {
+        (3, 0) => Outcome::Dropped(CongestionMark),
+        (3, 1 | 2) => Outcome::Decapsulated(ifindex, Some(3)),
+        (1, 2) => Outcome::Decapsulated(ifindex, Some(1)),
+        _ => Outcome::Decapsulated(ifindex, None),
+    }
+}
+
+pub(crate) fn from_overlay(case: &TunnelCase, has_key: bool, world: &World) -> Outcome {
+    if !is_configured(world) {
+        return Outcome::Next;
+    }
+    if !has_key {
+        return Outcome::Dropped(NoTunnelMetadata);
+    }
+    match inner(case, world) {
+        Ok(Inner::Pod(ifindex, _)) => Outcome::Pod(ifindex),
+        Ok(Inner::Host) => Outcome::Host,
+        Err(reason) => Outcome::Dropped(reason),
+    }
+}
+
+enum Inner {
+    Pod(u32, u8),
+    Host,
+}
+
+fn inner(case: &TunnelCase, world: &World) -> Result<Inner, DropReason> {
+    if case.vni != 1 {
+        return Err(WrongVni);
+    }
+    if !world.vteps.iter().any(|(addr, _)| *addr == case.outer_src) {
+        return Err(UnknownVtep);
+    }
+    if case.inner_dst != OWN_VTEP {
+        return Err(WrongInnerMac);
+    }
+    let Frame::Ip(ip) = &case.frame else {
+        return Err(InnerNotIp);
+    };
+    if let Some(reason) = defect(ip, case.gso_size) {
+        return Err(reason);
+    }
+    let is_its_pod = route(world, ip.src).is_some_and(|route| {
+        route.underlay == case.outer_src && route.flags & route_flags::LOCAL == 0
+    });
+    if ip.src != case.outer_src && !is_its_pod {
+        return Err(ForeignInnerSource);
+    }
+    match pod(world, ip.dst) {
+        Some(pod) if pod.flags & pod_flags::HOST != 0 => {
+            if is_to_tunnel_port(ip) {
+                Err(TunnelPort)
+            } else {
+                Ok(Inner::Host)
+            }
+        }
+        Some(_) if ip.ttl < 2 => Ok(Inner::Host),
+        Some(pod) => Ok(Inner::Pod(pod.ifindex, ip.ecn)),
+        None => match route(world, ip.dst) {
+            Some(route) if route.flags & route_flags::LOCAL != 0 => Ok(Inner::Host),
+            _ => Err(NotOurPod),
+        },
+    }
+}
+
+pub(crate) fn to_overlay(case: &FromPodCase, world: &World) -> Outcome {
+    if !is_configured(world) {
+        return Outcome::Next;
+    }
+    let Frame::Ip(ip) = &case.frame else {
+        return Outcome::Ignored;
+    };
+    if is_multicast(ip.dst) {
+        return Outcome::Ignored;
+    }
+    match route(world, ip.dst) {
+        Some(route) if route.flags & route_flags::LOCAL == 0 => Outcome::Vtep(route.underlay, 0),
+        _ => Outcome::Dropped(NoRoute),
+    }
+}
+
+fn is_configured(world: &World) -> bool {
+    world.config.is_some_and(|config| config.abi == MAP_ABI)
+}
+
+fn pod(world: &World, addr: Addr) -> Option<PodValue> {
+    let mut pods = world.pods.iter();
+    pods.find(|(have, _)| *have == addr).map(|(_, pod)| *pod)
+}
+
+/// The longest of all prefixes that cover the address.
+fn route(world: &World, addr: Addr) -> Option<RouteValue> {
+    let covers = |prefix: Addr, len: u32| (number(prefix) ^ number(addr)) >> (128 - len) == 0;
+    let covering = world
+        .routes
+        .iter()
+        .filter(|(key, _)| covers(key.prefix, key.prefix_len));
+    covering
+        .max_by_key(|(key, _)| key.prefix_len)
+        .map(|(_, route)| *route)
+}
+
+fn wrong_source(case: &FromPodCase, src: Addr, world: &World) -> Option<DropReason> {
+    match pod(world, src) {
+        Some(pod) if pod.flags & pod_flags::HOST == 0 && pod.ifindex == case.ifindex => {
+            (pod.mac != case.mac).then_some(ForeignMac)
+        }
+        _ => Some(ForeignSource),
+    }
+}
+
+fn is_multicast(addr: Addr) -> bool {
+    match std::net::IpAddr::from(addr) {
+        std::net::IpAddr::V4(v4) => v4.is_multicast(),
+        std::net::IpAddr::V6(v6) => v6.is_multicast(),
+    }
+}
+
+fn is_to_tunnel_port(ip: &IpCase) -> bool {
+    ip.fragment != Fragment::Later && ip.l4 == L4::Udp { dst_port: PORT }
+}
+
+/// What is wrong with the IP packet itself.
+fn defect(ip: &IpCase, gso_size: u32) -> Option<DropReason> {
+    let is_v4 = ip.src.is_v4();
+    let header = if is_v4 {
+        20 + 4 * usize::from(ip.options)
+    } else {
+        0
+    };
+    let measured = if is_v4 { ip_len(ip) } else { ip_len(ip) - 40 };
+    let told = usize::from(told(ip, measured));
+    if gso_size == 0 && told < header {
+        return Some(Malformed);
+    }
+    if gso_size == 0 && told > measured {
+        return Some(Truncated);
+    }
+    let fragment_headers = usize::from(ip.fragment != Fragment::Whole);
+    if !is_v4 && ip.extensions.len() + fragment_headers > 6 {
+        // Behind a later fragment's header nothing is looked for.
+        let is_found = ip.fragment == Fragment::Later && ip.extensions.len() == 6;
+        if !is_found || ip.extensions.len() > 5 {
+            return Some(Malformed);
+        }
+    }
+    let is_first = matches!(ip.fragment, Fragment::First | Fragment::Tiny);
+    let extensions = if is_v4 {
+        0
+    } else {
+        16 * ip.extensions.len() + 8 * fragment_headers
+    };
+    let has_ports = ip.l4 != L4::Other;
+    if is_first && has_ports && told < header + extensions + 8 {
+        return Some(Malformed);
+    }
+    None
+}
+
+/// Length of the IP packets that leave for the wire.
+fn segment_len(ip: &IpCase, gso_size: u32) -> usize {
+    if gso_size == 0 {
+        return ip_len(ip);
+    }
+    let fragment_header = if ip.fragment == Fragment::Whole { 0 } else { 8 };
+    let ip_header = if ip.src.is_v4() {
+        20 + 4 * usize::from(ip.options)
+    } else {
+        40 + 16 * ip.extensions.len() + fragment_header
+    };
+    let l4_header = match ip.l4 {
+        // A header that is not there counts as the smallest.
+        L4::Tcp { .. } if ip.fragment == Fragment::Tiny => 20,
+        L4::Tcp { header_words } => 4 * usize::from(header_words),
+        L4::Udp { .. } | L4::Icmp6 { .. } | L4::Other => 8,
+    };
+    ip_header + l4_header + usize::try_from(gso_size).unwrap()
+}
