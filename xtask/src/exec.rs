@@ -68,6 +68,8 @@ pub(crate) fn as_root(program: &str, arguments: &[&str]) -> Result<Command> {
     if is_root() {
         let mut command = Command::new(program);
         command.args(arguments);
+        // `su` without `-` keeps an ordinary user's path; sudo has one of its own.
+        command.env("PATH", std::env::join_paths(search_path())?);
         return Ok(command);
     }
     if !can_be_root() {
@@ -87,11 +89,18 @@ pub(crate) fn as_root(program: &str, arguments: &[&str]) -> Result<Command> {
 
 /// Where a program is, if it is installed.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
+    let mut candidates = search_path()
+        .into_iter()
+        .map(|directory| directory.join(name));
+    candidates.find(|file| is_executable(file))
+}
+
+/// `PATH`, and administrators' programs after it.
+fn search_path() -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(SYSTEM_DIRECTORIES.iter().map(PathBuf::from))
-        .map(|directory| directory.join(name))
-        .find(|file| is_executable(file))
+        .collect()
 }
 
 fn is_executable(file: &Path) -> bool {
