@@ -23,6 +23,7 @@ use crate::host::rtnl::Rtnl;
 use crate::host::sysctl::{self, Originals};
 use crate::host::watch::{Interest, SharedInterest};
 use crate::pods::{DesiredPod, NodeFacts, Pods};
+use crate::reconcile::apply::ApplyError;
 use crate::reconcile::desire::{self, Facts, OVERLAY, Uplink};
 use crate::reconcile::observe::{self, Which};
 use crate::reconcile::{apply, filters, host, tables};
@@ -241,6 +242,9 @@ impl Reconciler {
             for planned in &plan.steps {
                 let done = apply::host(&mut self.rtnl, &mut self.originals, &planned.step);
                 failed |= done.is_err();
+                if matches!(done, Err(ApplyError::Gone(_))) {
+                    continue;
+                }
                 let repair = repairs.as_ref().is_some_and(|r| r.contains(planned));
                 report.step(planned, repair, done);
             }
@@ -374,6 +378,10 @@ impl Reconciler {
         for planned in filters::plan(&desired, &actual, first) {
             let done = apply::filter(&self.datapath, &planned.step);
             complete &= done.is_ok();
+            // A pod that has ended since its filter was planned: the next pass knows.
+            if matches!(done, Err(ApplyError::Gone(_))) {
+                continue;
+            }
             let repair = match &planned.step {
                 filters::Step::Attach(f) => self.settled.filters.contains(f),
                 filters::Step::Detach(_) => false,

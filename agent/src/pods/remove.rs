@@ -1,9 +1,14 @@
 //! DEL, GC, and what the agent does with what it finds at its start.
 
 use std::collections::HashSet;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use super::inner::Inner;
 use super::{Attachment, Key, Phase, PodError, RestoreReport};
+
+/// How long the kernel may take to end a namespace whose name is gone.
+const LAST_MOMENT: Duration = Duration::from_millis(500);
 
 impl Inner {
     /// Detaches a container. That there is nothing to detach is success.
@@ -47,6 +52,7 @@ impl Inner {
     pub(super) fn restore(&self) -> Result<RestoreReport, PodError> {
         let loaded = self.store.load()?;
         let mut report = RestoreReport::default();
+        let patience = Instant::now() + LAST_MOMENT;
         report
             .problems
             .extend(loaded.broken.iter().map(PodError::chain));
@@ -54,7 +60,7 @@ impl Inner {
             let key = Key::of(&attachment);
             let _turn = self.busy.turn(&key);
             let claimed = self.claim(&key, &attachment);
-            match self.reason_to_remove(&attachment, claimed) {
+            match self.reason_to_remove(&attachment, claimed, patience) {
                 Ok(None) => report.kept += 1,
                 Ok(Some(reason)) => match self.take_down(&attachment) {
                     Ok(()) => report.removed.push(described(&attachment, &reason)),
@@ -76,6 +82,7 @@ impl Inner {
         &self,
         attachment: &Attachment,
         claimed: Result<(), PodError>,
+        patience: Instant,
     ) -> Result<Option<String>, PodError> {
         if let Err(double) = claimed {
             return Ok(Some(double.to_string()));
@@ -83,9 +90,21 @@ impl Inner {
         Ok(match attachment.phase {
             Phase::Adding => Some("its ADD had not been completed".into()),
             Phase::Removing => Some("its DEL had not been completed".into()),
-            Phase::Ready if self.is_alive(attachment)? => None,
+            Phase::Ready if self.has_survived(attachment, patience)? => None,
             Phase::Ready => Some("its network namespace has ended".into()),
         })
+    }
+
+    /// Whether a pod is still there: its interface is, and, unless patience ends, so is its namespace's
+    /// name, for the kernel takes the interface away some time after the name.
+    fn has_survived(&self, attachment: &Attachment, patience: Instant) -> Result<bool, PodError> {
+        while self.is_alive(attachment)? {
+            if Path::new(&attachment.netns).exists() || Instant::now() > patience {
+                return Ok(true);
+            }
+            std::thread::sleep(LAST_MOMENT / 50);
+        }
+        Ok(false)
     }
 }
 

@@ -92,9 +92,10 @@ pub fn table(datapath: &Datapath, step: &TableStep) -> Result<(), ApplyError> {
 /// What the kernel refused.
 pub fn filter(datapath: &Datapath, step: &FilterStep) -> Result<(), ApplyError> {
     match step {
-        FilterStep::Attach(f) => {
-            datapath.attach(f.program, &f.ifname, f.ifindex)?;
-        }
+        FilterStep::Attach(f) => match datapath.attach(f.program, &f.ifname, f.ifindex) {
+            Err(DatapathError::NoDevice { ifname, .. }) => return Err(ApplyError::Gone(ifname)),
+            attached => drop(attached?),
+        },
         FilterStep::Detach(f) => datapath.detach(f.program, &f.ifname, f.ifindex)?,
     }
     Ok(())
