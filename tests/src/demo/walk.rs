@@ -26,8 +26,8 @@ pub(super) fn local(screen: &mut Screen, stage: &Stage<'_>) -> Result<()> {
     let node = stage.node(from.node)?;
     screen.section("The way of a packet to a pod of the same node");
     screen.say(
-        "One ping from client to cache. Devices, programs and map entries are what `ip` and `bpftool` show \
-         now; addresses and TTL are what tcpdump saw in the two pods.",
+        "One ping from client to cache. Devices, programs and map entries are what the kernel holds now; \
+         addresses and TTL are what tcpdump saw in the two pods.",
     );
     screen.gap();
     let counting = [Counting::start(node, Verdict::LocalPod.name())?];
