@@ -1,6 +1,7 @@
 //! Everything that wakes the agent up. When nothing happens, nothing runs.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -13,6 +14,7 @@ use super::pins::PinWatch;
 use crate::cluster::{ClusterConfig, ClusterError, Source};
 use crate::datapath::{ChangeWatcher, Datapath, DatapathError};
 use crate::host::watch::{Changes, Watch};
+use crate::pods::Pods;
 
 /// Where the kernel does not tell of changed BPF objects, the agent compares this often.
 const COMPARE: Duration = Duration::from_millis(750);
@@ -23,6 +25,8 @@ pub(super) enum Event {
     Cluster(Box<Result<ClusterConfig, ClusterError>>),
     /// The host changed.
     Host(Changes),
+    /// Attachments changed.
+    Pods,
     /// Pins were removed.
     Pins,
     /// Somebody else changed BPF objects, or may have.
@@ -65,7 +69,7 @@ impl Dirty {
     pub(super) fn add(&mut self, event: &Event, now: Instant) {
         self.first.get_or_insert(now);
         match event {
-            Event::Cluster(_) => {}
+            Event::Cluster(_) | Event::Pods => {}
             Event::Host(changes) => {
                 self.paths |= changes.paths;
                 self.nftables |= changes.nftables;
@@ -111,6 +115,7 @@ impl Events {
         host: Watch,
         bpf_dir: &Path,
         datapath: &Datapath,
+        pods: Arc<Pods>,
         source: Box<dyn Source>,
     ) -> Result<Self, NodeError> {
         let (sender, receiver) = mpsc::channel(16);
@@ -118,6 +123,7 @@ impl Events {
         tasks.spawn(watch_host(host, sender.clone()));
         tasks.spawn(watch_pins(PinWatch::new(bpf_dir)?, sender.clone()));
         tasks.spawn(watch_cluster(source, sender.clone()));
+        tasks.spawn(watch_pods(pods, sender.clone()));
         tasks.spawn(watch_bpf(datapath.watch_changes(), sender));
         Ok(Self { receiver, tasks })
     }
@@ -137,6 +143,15 @@ async fn watch_host(mut watch: Watch, events: mpsc::Sender<Event>) {
     loop {
         let changes = watch.changed().await;
         if events.send(Event::Host(changes)).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn watch_pods(pods: Arc<Pods>, events: mpsc::Sender<Event>) {
+    loop {
+        pods.changed().await;
+        if events.send(Event::Pods).await.is_err() {
             return;
         }
     }
@@ -207,5 +222,36 @@ impl Signals {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_add_up_until_they_are_taken() {
+        let start = Instant::now();
+        let later = start + Duration::from_millis(5);
+        let mut dirty = Dirty::default();
+        dirty.add(&Event::Bpf, start);
+        dirty.add(&Event::Pods, later);
+        let paths = Changes {
+            paths: true,
+            ..Changes::default()
+        };
+        dirty.add(&Event::Host(paths), later);
+        assert_eq!(dirty.since(later), start, "the first event counts");
+        let taken = dirty.take();
+        assert!(taken.tables && taken.filters && taken.paths && !taken.nftables);
+        assert_eq!(dirty, Dirty::default());
+        assert_eq!(dirty.since(later), later);
+    }
+
+    #[test]
+    fn a_failed_pass_looks_at_everything_again() {
+        let mut dirty = Dirty::default();
+        dirty.everything();
+        assert_eq!(dirty, Dirty::ALL);
     }
 }

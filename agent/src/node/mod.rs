@@ -156,6 +156,8 @@ pub async fn run(options: Options) -> Result<(), NodeError> {
         failed = keep(reconciler, &mut events, &gate) => Err(failed),
     };
     events.end();
+    // A pass or an attachment that has begun is not left half done.
+    let _ = tokio::time::timeout(Duration::from_secs(5), gate.write()).await;
     outcome
 }
 
@@ -170,29 +172,31 @@ async fn keep(
     // When to run the next pass at the latest, if there is a reason for one.
     let mut due: Option<Instant> = None;
     loop {
-        let wait = async {
-            match due {
-                Some(due) => tokio::time::sleep_until(due).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            biased;
-            event = events.next() => {
-                let Some(event) = event else {
-                    return NodeError::Interrupted;
-                };
-                let now = Instant::now();
-                let latest = if event.is_urgent() { now } else { now + QUIET };
-                dirty.add(&event, now);
-                // The first event starts the patience; later ones move the end up to it.
-                due = Some(latest.min(dirty.since(now) + PATIENCE));
-                if let Event::Cluster(version) = event {
-                    reconciler.new_version(*version);
+        // However many events come, a pass that is due runs.
+        if due.is_none_or(|due| Instant::now() < due) {
+            let wait = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(due).await,
+                    None => std::future::pending().await,
                 }
-                continue;
+            };
+            tokio::select! {
+                event = events.next() => {
+                    let Some(event) = event else {
+                        return NodeError::Interrupted;
+                    };
+                    let now = Instant::now();
+                    dirty.add(&event, now);
+                    let latest = if event.is_urgent() { now } else { now + QUIET };
+                    // The first event starts the patience; later ones move the end up to it.
+                    due = Some(latest.min(dirty.since(now) + PATIENCE));
+                    if let Event::Cluster(version) = event {
+                        reconciler.new_version(*version);
+                    }
+                    continue;
+                }
+                () = wait => {}
             }
-            () = wait => {}
         }
         let guard = Arc::clone(gate).write_owned().await;
         let work = dirty.take();

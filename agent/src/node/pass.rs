@@ -129,13 +129,13 @@ impl Reconciler {
             return;
         };
         let present = self.find_uplink(own, report);
-        let mtu = self
-            .uplink
-            .as_ref()
-            .map_or(0, |u| desire::pod_mtu(u.mtu, own.underlay));
+        let uplink = self.uplink.clone();
+        let mtu = uplink.as_ref().map_or_else(
+            || self.pods.facts().mtu,
+            |u| desire::pod_mtu(u.mtu, own.underlay),
+        );
         self.tell_pods(own, mtu, report);
         let pods = self.pods.desired();
-        let uplink = self.uplink.clone();
         let facts = Facts {
             cluster: &cluster,
             own,
@@ -146,6 +146,7 @@ impl Reconciler {
             mtu,
             pods: &pods,
         };
+        check_addresses(own, &pods, report);
         let lost = self.host(&facts, report);
         self.nftables(dirty, report);
         let Some(overlay) = self.overlay() else {
@@ -432,5 +433,18 @@ impl Reconciler {
         view.health = report.health;
         view.problems = problems;
         view.problems.extend(self.rejected.clone());
+    }
+}
+
+/// A node that gets another pod CIDR keeps its pods, but the other nodes no longer know them.
+fn check_addresses(own: &NodeSpec, pods: &[DesiredPod], report: &mut Report) {
+    for pod in pods {
+        let outside = |a: &&IpAddr| !own.pod_cidrs.iter().any(|c| c.contains(*a));
+        for address in pod.addresses.iter().filter(outside) {
+            report.problem(format!(
+                "the pod {address} behind {} is outside this node's pod CIDRs, so other nodes cannot reach it: delete the pod, so that it gets a new address",
+                pod.host_ifname
+            ));
+        }
     }
 }

@@ -74,3 +74,31 @@ impl Report {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reconcile::Found;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the kernel refuses")]
+    struct Refused;
+
+    #[test]
+    fn only_repairs_count_and_failures_are_kept_in_words() {
+        let mut report = Report::default();
+        let planned = Planned {
+            step: "the route",
+            found: Found::Missing,
+        };
+        report.step::<_, (), Refused>(&planned, true, Ok(()));
+        report.step::<_, (), Refused>(&planned, false, Ok(()));
+        assert_eq!((report.repairs, report.failed), (1, false));
+        report.step::<_, (), Refused>(&planned, true, Err(Refused));
+        assert_eq!((report.repairs, report.failed), (1, true));
+        assert_eq!(
+            report.problems,
+            ["cannot see to the route: the kernel refuses"]
+        );
+    }
+}

@@ -88,11 +88,13 @@ pub(super) async fn start(options: Options) -> Result<Started, NodeError> {
     });
     let (reconciler, done) = first.await.map_err(|_| NodeError::Interrupted)?;
     done?;
+    let source = Box::new(source);
     let events = Events::start(
         watch,
         &options.datapath.bpf_dir,
         &datapath,
-        Box::new(source),
+        Arc::clone(&pods),
+        source,
     )?;
     let listener = api::bind(&options.run_dir)?;
     drop(closed);

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use tokio::sync::{RwLock, Semaphore};
+use tokio::sync::{Notify, RwLock, Semaphore};
 
 use super::crash::Steps;
 use super::inner::Inner;
@@ -63,6 +63,8 @@ pub struct Pods {
     inner: Arc<Inner>,
     /// Held for reading by every change; the reconciler holds it for writing.
     gate: Arc<RwLock<()>>,
+    /// Told after every ADD, DEL and GC.
+    changed: Notify,
     /// How many operations run at once. More would only queue for the kernel's own lock on links.
     slots: Arc<Semaphore>,
 }
@@ -95,6 +97,7 @@ impl Pods {
         Ok(Self {
             inner: Arc::new(Inner::new(store, datapath, facts, steps)),
             gate,
+            changed: Notify::new(),
             slots: Arc::new(Semaphore::new(SLOTS)),
         })
     }
@@ -104,7 +107,7 @@ impl Pods {
     /// # Errors
     /// Whatever stands in the way; nothing of the attempt is left then.
     pub async fn add(&self, request: AddRequest) -> Result<Attachment, PodError> {
-        self.gated(move |inner| inner.add(&request)).await
+        self.changing(move |inner| inner.add(&request)).await
     }
 
     /// Detaches a container. That there is nothing to detach, or less than there was, is success.
@@ -112,7 +115,7 @@ impl Pods {
     /// # Errors
     /// Everything that could not be taken away; the record stays, so that it can be tried again.
     pub async fn del(&self, key: Key) -> Result<(), PodError> {
-        self.gated(move |inner| inner.del(&key)).await
+        self.changing(move |inner| inner.del(&key)).await
     }
 
     /// Compares an attachment with what is really there, and with what the runtime expects.
@@ -128,7 +131,7 @@ impl Pods {
     /// # Errors
     /// Everything that could not be taken away.
     pub async fn gc(&self, network: String, valid: HashSet<Key>) -> Result<Vec<Key>, PodError> {
-        self.gated(move |inner| inner.gc(&network, &valid)).await
+        self.changing(move |inner| inner.gc(&network, &valid)).await
     }
 
     /// Reads a predecessor's records, undoes what is incomplete and what has ended. To be called
@@ -147,6 +150,11 @@ impl Pods {
     /// When the agent is shutting down.
     pub async fn set_facts(&self, facts: NodeFacts) -> Result<Vec<String>, PodError> {
         self.blocking(move |inner| Ok(inner.set_facts(facts))).await
+    }
+
+    /// Waits until attachments may have changed since the last call.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
     }
 
     /// Every attachment, ordered by container and interface.
@@ -180,6 +188,16 @@ impl Pods {
         cidrs
             .into_iter()
             .find(|cidr| records.ipam.free_in(cidr) == 0)
+    }
+
+    /// Runs an operation that may change attachments.
+    async fn changing<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> Result<T, PodError> + Send + 'static,
+    ) -> Result<T, PodError> {
+        let done = self.gated(work).await;
+        self.changed.notify_one();
+        done
     }
 
     /// Runs an operation to its end even if the caller goes away meanwhile, because a runtime that

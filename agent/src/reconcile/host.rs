@@ -146,6 +146,8 @@ pub fn plan(desired: &Desired, actual: &Actual) -> Plan {
     planner.addresses();
     planner.routes();
     planner.neighbours();
+    // Last: the kernel removes every route whose preferred source goes.
+    planner.unwanted_addresses();
     plan
 }
 
@@ -223,6 +225,8 @@ impl Planner<'_> {
                 continue;
             }
             let now = self.actual.sysctls.get(&wanted.key);
+            let overlay = wanted.device.as_ref() == Some(&self.desired.overlay.name);
+            let now = now.filter(|_| !(overlay && self.fresh_overlay));
             if now.is_none_or(|v| v != wanted.value) {
                 let found = match now {
                     Some(now) => Found::Different(now.clone()),
@@ -235,23 +239,25 @@ impl Planner<'_> {
     }
 
     fn addresses(&mut self) {
-        let device = &self.desired.overlay.name;
-        let none = BTreeSet::new();
-        let (wanted, mut now) = (&self.desired.addresses, &self.actual.addresses);
-        if self.fresh_overlay {
-            now = &none;
-        }
         let missing = if self.fresh_overlay {
             Found::WithDevice
         } else {
             Found::Missing
         };
-        for address in wanted.difference(now) {
-            let step = Step::AddAddress(device.clone(), *address);
-            self.push(step, missing.clone());
+        for address in &self.desired.addresses {
+            if self.fresh_overlay || !self.actual.addresses.contains(address) {
+                let step = Step::AddAddress(self.desired.overlay.name.clone(), *address);
+                self.push(step, missing.clone());
+            }
         }
-        for address in now.difference(wanted) {
-            let step = Step::RemoveAddress(device.clone(), *address);
+    }
+
+    fn unwanted_addresses(&mut self) {
+        if self.fresh_overlay {
+            return;
+        }
+        for address in self.actual.addresses.difference(&self.desired.addresses) {
+            let step = Step::RemoveAddress(self.desired.overlay.name.clone(), *address);
             self.push(step, Found::Unwanted);
         }
     }

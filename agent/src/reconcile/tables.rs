@@ -116,7 +116,7 @@ fn config(desired: &Config, actual: &Config) -> Option<Planned<Step>> {
     let found = if actual.abi == 0 {
         Found::Missing
     } else {
-        Found::Different("something else".into())
+        Found::Different(config_in_words(actual))
     };
     (desired != actual).then_some(Planned {
         step: Step::SetConfig(*desired),
@@ -133,6 +133,13 @@ pub fn prefix_in_words(key: &RouteKey) -> String {
         IpAddr::V6(_) => 0,
     };
     format!("{address}/{}", key.prefix_len.saturating_sub(bits))
+}
+
+fn config_in_words(c: &Config) -> String {
+    format!(
+        "vni {} port {} mtu {} uplink {} overlay {} underlay {} mac {}",
+        c.vni, c.port, c.mtu, c.uplink, c.overlay, c.underlay, c.vtep_mac
+    )
 }
 
 /// What is in a map entry, for whoever reads that it was wrong.
