@@ -1,6 +1,10 @@
 //! Oxlan's TC programs. Each entry point is one match from decision to action.
 #![no_std]
 #![no_main]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "the helpers take sizes of headers as u32 and return TC's verdicts as i64"
+)]
 
 mod actions;
 mod maps;

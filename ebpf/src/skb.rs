@@ -70,7 +70,7 @@ impl Skb {
     pub(crate) fn grow_for_tunnel(&mut self) -> Result<(), Refused> {
         self.ctx
             .skb
-            .adjust_room(i32::from(OVERHEAD_V4 as i16), BPF_ADJ_ROOM_MAC, ENCAP_FLAGS)
+            .adjust_room(i32::from(OVERHEAD_V4), BPF_ADJ_ROOM_MAC, ENCAP_FLAGS)
             .map_err(|_| Refused)
     }
 

@@ -1,5 +1,10 @@
 //! Packets built byte by byte, for tests of the programs: what they get and what they must make of it.
 
+#![expect(
+    clippy::expect_used,
+    reason = "a test that builds an impossible packet is wrong, and a panic says so"
+)]
+
 use oxlan_common::addr::{Addr, Mac};
 use oxlan_common::packet::checksum;
 

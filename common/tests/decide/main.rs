@@ -4,6 +4,8 @@
 //! reading of headers, too. The model is written for reading, not for speed, and shares no code
 //! with what it checks.
 
+#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
+
 mod bytes;
 mod describe;
 mod model;
@@ -95,7 +97,7 @@ fn decide_to_overlay(case: &FromPodCase, world: &World) -> Outcome {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(5_000))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(5_000) })]
 
     #[test]
     fn from_pod(case in from_pod_case(), world in any_world()) {

@@ -47,8 +47,8 @@ pub(crate) fn from_pod(case: &FromPodCase, world: &World) -> Outcome {
 fn ip_from_pod(case: &FromPodCase, ip: &IpCase, world: &World) -> Outcome {
     let has_header = ip.fragment != Fragment::Later;
     let icmp = match ip.l4 {
-        L4::Icmp6 { kind, code, target } if has_header => Some((kind, code, target)),
-        _ => None,
+        L4::Icmp6 { kind, code, target } => has_header.then_some((kind, code, target)),
+        L4::Udp { .. } | L4::Tcp { .. } | L4::Other => None,
     };
     if let Some((134, _, _)) = icmp {
         return Outcome::Dropped(RouterAdvertisement);
@@ -58,10 +58,8 @@ fn ip_from_pod(case: &FromPodCase, ip: &IpCase, world: &World) -> Outcome {
     if has_no_entry && !matches!(icmp, Some((135, _, _))) {
         return Outcome::Ignored;
     }
-    if !has_no_entry {
-        if let Some(reason) = wrong_source(case, ip.src, world) {
-            return Outcome::Dropped(reason);
-        }
+    if !has_no_entry && let Some(reason) = wrong_source(case, ip.src, world) {
+        return Outcome::Dropped(reason);
     }
     if let Some((135, code, target)) = icmp {
         return solicitation(case, ip, code, target, world);

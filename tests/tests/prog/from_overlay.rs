@@ -17,7 +17,8 @@ use oxlan_common::wire::DEFAULT_PORT;
 use oxlan_tests::packet::{Ip, UDP, VXLAN_I, addr, ethernet, udp, vxlan};
 use oxlan_tests::run::host;
 
-use crate::world::{Case, OVERLAY, Outcome, VTEP, World};
+use crate::case::{Case, Outcome};
+use crate::world::{OVERLAY, VTEP, World};
 
 /// A world whose overlay device is a real one with `from_overlay`, and where all nodes are at home.
 fn live() -> Option<World> {

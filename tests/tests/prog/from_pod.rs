@@ -6,9 +6,8 @@ use oxlan_common::packet::checksum;
 use oxlan_common::wire::DEFAULT_PORT;
 use oxlan_tests::packet::{ICMPV6, Ip, TCP, UDP, VXLAN_I, addr, ethernet, icmpv6, udp, vxlan};
 
-use crate::world::{
-    Case, GATEWAY, MAC_A, MAC_B, MTU, OTHER_MAC, Outcome, POD_A, REDIRECT, VTEP, World, hex,
-};
+use crate::case::{Case, Outcome, REDIRECT, hex};
+use crate::world::{GATEWAY, MAC_A, MAC_B, MTU, OTHER_MAC, POD_A, VTEP, World};
 
 const HOOK: (Program, u32) = (Program::FromPod, POD_A);
 

@@ -1,10 +1,19 @@
 //! Every program over packets, by `BPF_PROG_TEST_RUN`: tables of description, packet in, outcome, packet out.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a panic is how a test reports"
+)]
+
+mod case;
 mod from_overlay;
 mod from_pod;
 mod from_uplink;
+mod from_uplink_refused;
 mod neighbours;
 mod objects;
 mod refused;
 mod to_overlay;
+mod tunnel;
 mod world;

@@ -6,7 +6,8 @@ use oxlan_common::counters::DropReason::{ForeignMac, ForeignSource, Malformed};
 use oxlan_common::counters::Verdict::{ArpReply, Ignored, NdReply, ToHost};
 use oxlan_tests::packet::{ICMPV6, Ip, addr, arp, ethernet, icmpv6, solicitation};
 
-use crate::world::{Case, GATEWAY, MAC_A, MAC_B, OTHER_MAC, Outcome, POD_A, World};
+use crate::case::{Case, Outcome};
+use crate::world::{GATEWAY, MAC_A, MAC_B, OTHER_MAC, POD_A, World};
 
 const HOOK: (Program, u32) = (Program::FromPod, POD_A);
 const ARP: [u8; 2] = [0x08, 0x06];

@@ -10,7 +10,8 @@ use oxlan_common::counters::{DropReason, Verdict};
 use oxlan_common::wire::DEFAULT_PORT;
 use oxlan_tests::packet::{ICMPV6, Ip, TCP, UDP, ethernet, icmpv6, udp};
 
-use crate::world::{Case, GATEWAY, MAC_A, MAC_B, Outcome, POD_A, POD_B, World};
+use crate::case::{Case, Outcome};
+use crate::world::{GATEWAY, MAC_A, MAC_B, POD_A, POD_B, World};
 
 const HOOK: (Program, u32) = (Program::FromPod, POD_A);
 

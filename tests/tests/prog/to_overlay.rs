@@ -5,7 +5,8 @@ use oxlan_common::counters::DropReason::{NoRoute, Truncated};
 use oxlan_common::counters::Verdict::{Ignored, ToVtep};
 use oxlan_tests::packet::{ICMPV6, Ip, UDP, ethernet, icmpv6, udp};
 
-use crate::world::{Case, OVERLAY, Outcome, VTEP, World};
+use crate::case::{Case, Outcome};
+use crate::world::{OVERLAY, VTEP, World};
 
 const HOOK: (Program, u32) = (Program::ToOverlay, OVERLAY);
 

@@ -10,7 +10,6 @@ use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use nix::sched::{CloneFlags, unshare};
 use oxlan::datapath::{Datapath, Options, Program, remove_all};
 use oxlan_common::addr::Mac;
-use oxlan_common::counters::{DropReason, Verdict};
 use oxlan_common::maps::{
     Config, Counter, MAP_ABI, PodValue, RouteKey, RouteValue, VtepValue, pod_flags, route_flags,
 };
@@ -18,6 +17,8 @@ use oxlan_common::wire::{DEFAULT_PORT, DEFAULT_VNI, GATEWAY_MAC};
 use oxlan_tests::packet::addr;
 use oxlan_tests::run::host;
 use oxlan_tests::skip::skip;
+
+use crate::case::{Case, context, counted_slots, hex, return_value};
 
 pub(crate) const POD_A: u32 = 101;
 pub(crate) const POD_B: u32 = 102;
@@ -39,61 +40,6 @@ pub(crate) const VTEP: [Mac; 4] = [
 
 /// The MTU of the pods.
 pub(crate) const MTU: u16 = 1450;
-
-/// What a program returns.
-pub(crate) const NEXT: u32 = u32::MAX;
-pub(crate) const SHOT: u32 = 2;
-pub(crate) const REDIRECT: u32 = 7;
-
-/// What a test expects of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    Done(Verdict),
-    Dropped(DropReason),
-    /// Passed on and not counted.
-    NotOurs,
-}
-
-/// A row of a table.
-pub(crate) struct Case {
-    pub(crate) name: &'static str,
-    pub(crate) program: Program,
-    pub(crate) ifindex: u32,
-    pub(crate) gso_size: u32,
-    pub(crate) packet: Vec<u8>,
-    pub(crate) outcome: Outcome,
-    /// The packet as the program leaves it; `None` if it must be as it was.
-    pub(crate) out: Option<Vec<u8>>,
-}
-
-impl Case {
-    pub(crate) fn new(
-        name: &'static str,
-        (program, ifindex): (Program, u32),
-        packet: Vec<u8>,
-        outcome: Outcome,
-    ) -> Self {
-        Self {
-            name,
-            program,
-            ifindex,
-            gso_size: 0,
-            packet,
-            outcome,
-            out: None,
-        }
-    }
-
-    pub(crate) fn gso(mut self, gso_size: u32) -> Self {
-        self.gso_size = gso_size;
-        self
-    }
-
-    pub(crate) fn out(mut self, packet: Vec<u8>) -> Self {
-        self.out = Some(packet);
-        self
-    }
-}
 
 pub(crate) struct World {
     pub(crate) datapath: Datapath,
@@ -278,48 +224,4 @@ fn own_bpf_dir() -> PathBuf {
         "/sys/fs/bpf/oxlan-prog-{}-{count}",
         std::process::id()
     ))
-}
-
-/// `struct __sk_buff` (include/uapi/linux/bpf.h) with what a test may set.
-fn context(case: &Case) -> [u8; 192] {
-    const IFINDEX: usize = 40;
-    const GSO_SIZE: usize = 176;
-    let mut context = [0; 192];
-    context[IFINDEX..IFINDEX + 4].copy_from_slice(&case.ifindex.to_ne_bytes());
-    context[GSO_SIZE..GSO_SIZE + 4].copy_from_slice(&case.gso_size.to_ne_bytes());
-    context
-}
-
-fn counted_slots(outcome: Outcome) -> Vec<(u32, u64)> {
-    match outcome {
-        Outcome::Done(verdict) => vec![(verdict.slot(), 1)],
-        Outcome::Dropped(reason) => vec![(reason.slot(), 1)],
-        Outcome::NotOurs => vec![],
-    }
-}
-
-/// What TC is told.
-fn return_value(case: &Case) -> u32 {
-    let verdict = match case.outcome {
-        Outcome::Done(verdict) => verdict,
-        Outcome::Dropped(_) => return SHOT,
-        Outcome::NotOurs => return NEXT,
-    };
-    match verdict {
-        // The overlay device goes on with it.
-        Verdict::ToVtep if case.program == Program::ToOverlay => NEXT,
-        Verdict::LocalPod | Verdict::FromVtep | Verdict::ToVtep => REDIRECT,
-        Verdict::ArpReply | Verdict::NdReply => REDIRECT,
-        Verdict::ToHost | Verdict::ToOverlay => NEXT,
-        Verdict::Ignored => SHOT,
-    }
-}
-
-/// Bytes as text, so that a difference can be read.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    let lines = bytes.chunks(16).map(|line| {
-        let words: Vec<_> = line.iter().map(|byte| format!("{byte:02x}")).collect();
-        words.join(" ")
-    });
-    lines.collect::<Vec<_>>().join("\n")
 }
