@@ -45,6 +45,8 @@ impl Event {
 pub(super) struct Dirty {
     /// When the first event came that no pass has looked at.
     first: Option<Instant>,
+    /// Devices, addresses, routes, neighbours, sysctls.
+    pub(super) host: bool,
     /// Ways to the other nodes.
     pub(super) paths: bool,
     /// The nftables table.
@@ -56,9 +58,10 @@ pub(super) struct Dirty {
 }
 
 impl Dirty {
-    /// Everything, as at the start. The host is compared in every pass.
+    /// Everything, as at the start.
     pub(super) const ALL: Self = Self {
         first: None,
+        host: true,
         paths: true,
         nftables: true,
         tables: true,
@@ -69,8 +72,9 @@ impl Dirty {
     pub(super) fn add(&mut self, event: &Event, now: Instant) {
         self.first.get_or_insert(now);
         match event {
-            Event::Cluster(_) | Event::Pods => {}
+            Event::Cluster(_) | Event::Pods => self.host = true,
             Event::Host(changes) => {
+                self.host |= changes.host;
                 self.paths |= changes.paths;
                 self.nftables |= changes.nftables;
                 // A device that goes takes its programs along.
@@ -243,7 +247,7 @@ mod tests {
         dirty.add(&Event::Host(paths), later);
         assert_eq!(dirty.since(later), start, "the first event counts");
         let taken = dirty.take();
-        assert!(taken.tables && taken.filters && taken.paths && !taken.nftables);
+        assert!(taken.tables && taken.filters && taken.paths && taken.host && !taken.nftables);
         assert_eq!(dirty, Dirty::default());
         assert_eq!(dirty.since(later), later);
     }

@@ -1,5 +1,6 @@
 //! The running agent: puts the rooms together, starts them in order, and keeps the node as it should be.
 
+mod areas;
 mod cleanup;
 mod events;
 mod lock;

@@ -17,45 +17,57 @@ use crate::cluster::{ClusterConfig, ClusterError, NodeSpec};
 use crate::datapath::Datapath;
 use crate::host::device::{self, Device};
 use crate::host::layer3;
-use crate::host::nftables::{self, Listing};
-use crate::host::paths::{self, NextHop};
+use crate::host::link::{self, LinkState};
+use crate::host::nftables::Listing;
+use crate::host::paths::NextHop;
 use crate::host::rtnl::Rtnl;
 use crate::host::sysctl::{self, Originals};
 use crate::host::watch::{Interest, SharedInterest};
 use crate::pods::{DesiredPod, NodeFacts, Pods};
-use crate::reconcile::apply::ApplyError;
 use crate::reconcile::desire::{self, Facts, OVERLAY, Uplink};
-use crate::reconcile::observe::{self, Which};
-use crate::reconcile::{apply, filters, host, tables};
+use crate::reconcile::{filters, host, tables};
 
-/// A repair can make room for another one (an address for a route); more rounds never help.
-const ROUNDS: usize = 4;
+/// A pod may end while the node is set up; what is really wrong is wrong every time.
+const ATTEMPTS: usize = 3;
 
 /// Keeps the node as it should be. Lives on one thread at a time.
 pub(super) struct Reconciler {
-    state: Arc<State>,
-    datapath: Arc<Datapath>,
-    pods: Arc<Pods>,
-    interest: SharedInterest,
-    rtnl: Rtnl,
-    originals: Originals,
-    uplink_option: Option<String>,
-    cluster: Arc<ClusterConfig>,
+    pub(super) state: Arc<State>,
+    pub(super) datapath: Arc<Datapath>,
+    pub(super) pods: Arc<Pods>,
+    pub(super) interest: SharedInterest,
+    pub(super) rtnl: Rtnl,
+    pub(super) originals: Originals,
+    pub(super) uplink_option: Option<String>,
+    pub(super) cluster: Arc<ClusterConfig>,
     /// Why the newest version of the cluster is not in force.
-    rejected: Option<String>,
+    pub(super) rejected: Option<String>,
     /// The uplink as it was seen last.
-    uplink: Option<Device>,
-    paths: Arc<HashMap<IpAddr, Option<NextHop>>>,
+    pub(super) uplink: Option<Device>,
+    /// What the last look at the host has found.
+    pub(super) seen: Seen,
+    pub(super) paths: Arc<HashMap<IpAddr, Option<NextHop>>>,
     /// What the last complete pass wanted: a deviation from that is somebody else's doing.
-    settled: Settled,
+    pub(super) settled: Settled,
+}
+
+/// What a pass that does not look at the host takes from the last one that did.
+#[derive(Default)]
+pub(super) struct Seen {
+    /// Whether the uplink is there.
+    pub(super) uplink: bool,
+    /// Host sides of pods that are gone.
+    pub(super) lost: Vec<String>,
+    pub(super) problems: Vec<String>,
+    pub(super) health: Health,
 }
 
 #[derive(Default)]
-struct Settled {
-    host: Option<host::Desired>,
-    tables: Option<tables::Desired>,
-    filters: BTreeSet<filters::Filter>,
-    nftables: Option<(Vec<IpNet>, Listing)>,
+pub(super) struct Settled {
+    pub(super) host: Option<host::Desired>,
+    pub(super) tables: Option<tables::Desired>,
+    pub(super) filters: BTreeSet<filters::Filter>,
+    pub(super) nftables: Option<(Vec<IpNet>, Listing)>,
 }
 
 impl Reconciler {
@@ -78,6 +90,7 @@ impl Reconciler {
             cluster,
             rejected: None,
             uplink: None,
+            seen: Seen::default(),
             paths: Arc::default(),
             settled: Settled::default(),
         })
@@ -85,14 +98,18 @@ impl Reconciler {
 
     /// The first pass: everything, and a predecessor's programs are replaced.
     pub(super) fn set_up(&mut self) -> Result<(), NodeError> {
-        let mut report = Report::default();
-        self.everything(Dirty::ALL, true, &mut report);
-        if report.failed {
-            return Err(NodeError::Setup(report.problems));
+        let mut problems = Vec::new();
+        for _ in 0..ATTEMPTS {
+            let mut report = Report::default();
+            self.everything(Dirty::ALL, true, &mut report);
+            if !report.failed {
+                self.datapath.commit()?;
+                self.publish(report);
+                return Ok(());
+            }
+            problems = report.problems;
         }
-        self.datapath.commit()?;
-        self.publish(report);
-        Ok(())
+        Err(NodeError::Setup(problems))
     }
 
     /// A later pass. Whether everything is as it should be now.
@@ -128,7 +145,9 @@ impl Reconciler {
             // Every version names the own node, or it is rejected.
             return;
         };
-        let present = self.find_uplink(own, report);
+        if dirty.host {
+            self.seen.uplink = self.find_uplink(own, report);
+        }
         let uplink = self.uplink.clone();
         let mtu = uplink.as_ref().map_or_else(
             || self.pods.facts().mtu,
@@ -136,18 +155,23 @@ impl Reconciler {
         );
         self.tell_pods(own, mtu, report);
         let pods = self.pods.desired();
+        let present = uplink.as_ref().filter(|_| self.seen.uplink);
         let facts = Facts {
             cluster: &cluster,
             own,
-            uplink: uplink
-                .as_ref()
-                .filter(|_| present)
-                .map(|u| self.uplink_facts(u)),
+            uplink: present.map(|u| self.uplink_facts(u)),
             mtu,
             pods: &pods,
         };
-        check_addresses(own, &pods, report);
-        let lost = self.host(&facts, report);
+        if dirty.host {
+            check_addresses(own, &pods, report);
+            self.seen.lost = self.host(&facts, report);
+            self.seen.problems.clone_from(&report.problems);
+            self.seen.health = report.health.clone();
+        } else {
+            report.problems.clone_from(&self.seen.problems);
+            report.health = self.seen.health.clone();
+        }
         self.nftables(dirty, report);
         let Some(overlay) = self.overlay() else {
             report.problem(format!("there is no overlay device {OVERLAY}"));
@@ -155,7 +179,7 @@ impl Reconciler {
         };
         self.find_paths(own, dirty.paths, report);
         self.tables(&facts, overlay.ifindex, dirty.tables, report);
-        self.filters(&facts, overlay.ifindex, &lost, dirty.filters, first, report);
+        self.filters(&facts, overlay.ifindex, dirty.filters, first, report);
         self.tell_watch(overlay.ifindex, &pods);
     }
 
@@ -218,180 +242,8 @@ impl Reconciler {
         }
     }
 
-    /// Devices, addresses, routes, neighbours, sysctls. Returns the host sides that are gone.
-    fn host(&mut self, facts: &Facts<'_>, report: &mut Report) -> Vec<String> {
-        let desired = desire::host(facts);
-        let mut lost = Vec::new();
-        let mut complete = false;
-        for _ in 0..ROUNDS {
-            let actual = match observe::host(&mut self.rtnl, &desired) {
-                Ok(actual) => actual,
-                Err(error) => {
-                    report.failure("read the host", &error);
-                    return lost;
-                }
-            };
-            let plan = host::plan(&desired, &actual);
-            lost = plan.lost;
-            if plan.steps.is_empty() {
-                complete = true;
-                break;
-            }
-            let before = self.settled.host.as_ref();
-            let repairs = before.map(|before| host::plan(before, &actual).steps);
-            let mut failed = false;
-            for planned in &plan.steps {
-                let done = apply::host(&mut self.rtnl, &mut self.originals, &planned.step);
-                failed |= done.is_err();
-                if matches!(done, Err(ApplyError::Gone(_))) {
-                    continue;
-                }
-                let repair = repairs.as_ref().is_some_and(|r| r.contains(planned));
-                report.step(planned, repair, done);
-            }
-            if failed {
-                break;
-            }
-        }
-        for name in &lost {
-            report.problem(format!(
-                "the interface {name} of a pod is gone, and the pod is cut off: delete the pod, so that it is made again"
-            ));
-        }
-        if complete {
-            self.settled.host = Some(desired);
-        }
-        lost
-    }
-
-    /// The table is listed only when the kernel has reported a change of it.
-    fn nftables(&mut self, dirty: Dirty, report: &mut Report) {
-        let wanted = &self.cluster.network.pod_cidrs;
-        let settled = self.settled.nftables.as_ref().filter(|(c, _)| c == wanted);
-        if settled.is_some() && !dirty.nftables {
-            return;
-        }
-        let now = match nftables::list() {
-            Ok(now) => now,
-            Err(error) => return report.failure("compare the nftables table", &error),
-        };
-        if let (Some((_, right)), Some(now)) = (settled, &now)
-            && right == now
-        {
-            return;
-        }
-        let repair = settled.is_some();
-        let found = match &now {
-            None => crate::reconcile::Found::Missing,
-            Some(_) if repair => crate::reconcile::Found::Different("other rules".into()),
-            Some(_) => crate::reconcile::Found::Different("a predecessor's".into()),
-        };
-        let planned = crate::reconcile::Planned {
-            step: "the nftables table inet oxlan",
-            found,
-        };
-        let done = nftables::replace(wanted).and_then(|()| nftables::list());
-        if let Ok(Some(listing)) = &done {
-            self.settled.nftables = Some((wanted.clone(), listing.clone()));
-        }
-        report.step(&planned, repair, done);
-    }
-
-    fn overlay(&mut self) -> Option<Device> {
-        let devices = device::devices(&mut self.rtnl).ok()?;
-        devices.into_iter().find(|d| d.name == OVERLAY)
-    }
-
-    /// Asks the kernel for the way to each other node that is not known yet; to all, if `anew`.
-    fn find_paths(&mut self, own: &NodeSpec, anew: bool, report: &mut Report) {
-        let others = self.cluster.nodes.iter().filter(|n| n.name != own.name);
-        let others: BTreeSet<IpAddr> = others.map(|n| n.underlay).collect();
-        if self.paths.keys().any(|to| !others.contains(to)) {
-            Arc::make_mut(&mut self.paths).retain(|to, _| others.contains(to));
-        }
-        let ask: Vec<IpAddr> = others
-            .into_iter()
-            .filter(|to| anew || !self.paths.contains_key(to))
-            .collect();
-        if ask.is_empty() {
-            return;
-        }
-        match paths::next_hops(&mut self.rtnl, own.underlay, &ask) {
-            Ok(hops) => Arc::make_mut(&mut self.paths).extend(ask.into_iter().zip(hops)),
-            Err(error) => report.failure("ask for the ways to the other nodes", &error),
-        }
-    }
-
-    fn tables(&mut self, facts: &Facts<'_>, overlay: u32, all: bool, report: &mut Report) {
-        let desired = desire::tables(facts, overlay, &self.paths);
-        let settled = self.settled.tables.as_ref();
-        let which = settled.map_or(Which::ALL, |settled| Which {
-            pods: all || settled.pods != desired.pods,
-            routes: all || settled.routes != desired.routes,
-            vteps: all || settled.vteps != desired.vteps,
-            config: all || settled.config != desired.config,
-        });
-        let actual = match observe::tables(&self.datapath, which) {
-            Ok(actual) => actual,
-            Err(error) => return report.failure("read the maps", &error),
-        };
-        let plan = tables::plan(&desired, &actual);
-        let repairs = settled
-            .filter(|_| !plan.is_empty())
-            .map(|settled| tables::plan(settled, &actual));
-        let repairs = repairs.unwrap_or_default();
-        let mut complete = true;
-        for planned in &plan {
-            let done = apply::table(&self.datapath, &planned.step);
-            complete &= done.is_ok();
-            // Thousands of nodes may come at once: only what can be a repair is searched for.
-            let repair = !repairs.is_empty() && repairs.contains(planned);
-            report.step(planned, repair, done);
-        }
-        if complete {
-            self.settled.tables = Some(desired);
-        }
-    }
-
-    fn filters(
-        &mut self,
-        facts: &Facts<'_>,
-        overlay: u32,
-        lost: &[String],
-        changed: bool,
-        first: bool,
-        report: &mut Report,
-    ) {
-        let desired = desire::filters(facts, overlay, lost);
-        if !changed && desired == self.settled.filters {
-            return;
-        }
-        match self.datapath.repair_pins() {
-            Ok(pins) if first => drop(pins),
-            Ok(pins) => pins.iter().for_each(|pin| report.repaired_pin(pin)),
-            Err(error) => report.failure("pin again what was unpinned", &error),
-        }
-        let actual = match self.datapath.attachments() {
-            Ok(actual) => actual,
-            Err(error) => return report.failure("read the attached programs", &error),
-        };
-        let mut complete = true;
-        for planned in filters::plan(&desired, &actual, first) {
-            let done = apply::filter(&self.datapath, &planned.step);
-            complete &= done.is_ok();
-            // A pod that has ended since its filter was planned: the next pass knows.
-            if matches!(done, Err(ApplyError::Gone(_))) {
-                continue;
-            }
-            let repair = match &planned.step {
-                filters::Step::Attach(f) => self.settled.filters.contains(f),
-                filters::Step::Detach(_) => false,
-            };
-            report.step(&planned, repair, done);
-        }
-        if complete {
-            self.settled.filters = desired;
-        }
+    fn overlay(&mut self) -> Option<LinkState> {
+        link::find(&mut self.rtnl, OVERLAY).ok().flatten()
     }
 
     fn tell_watch(&self, overlay: u32, pods: &[DesiredPod]) {
@@ -410,12 +262,10 @@ impl Reconciler {
     fn publish(&mut self, report: Report) {
         report.finish();
         let overlay = self.overlay();
-        let row = |device: Option<&Device>| {
-            device.map_or_else(DeviceRow::default, |d| DeviceRow {
-                name: d.name.clone(),
-                ifindex: d.ifindex,
-                mtu: d.mtu,
-            })
+        let row = |name: &str, ifindex, mtu| DeviceRow {
+            name: name.to_owned(),
+            ifindex,
+            mtu,
         };
         let problems = report.problems;
         let view = self.state.view.write();
@@ -427,8 +277,9 @@ impl Reconciler {
         }
         view.cluster = Arc::clone(&self.cluster);
         view.paths = Arc::clone(&self.paths);
-        view.uplink = row(self.uplink.as_ref());
-        view.overlay = row(overlay.as_ref());
+        let uplink = self.uplink.as_ref();
+        view.uplink = uplink.map_or_else(DeviceRow::default, |u| row(&u.name, u.ifindex, u.mtu));
+        view.overlay = overlay.map_or_else(DeviceRow::default, |o| row(OVERLAY, o.ifindex, o.mtu));
         view.pod_mtu = self.pods.facts().mtu;
         view.health = report.health;
         view.problems = problems;

@@ -1,7 +1,8 @@
 //! Devices, addresses, routes, neighbours and sysctls: which steps lead from what is to what should be.
 
+mod words;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -9,6 +10,7 @@ use oxlan_common::addr::Mac;
 
 use super::{Found, Planned};
 use crate::host::device::{Device, DeviceChange, Vxlan};
+use words::{differing, kind_in_words};
 
 /// What should be on the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -324,92 +326,6 @@ fn device_change(now: &Device, mac: Mac, mtu: u32, arp: bool) -> DeviceChange {
         arp: (now.arp != arp).then_some(arp),
         makes_address: now.makes_address.then_some(false),
         up: !now.up,
-    }
-}
-
-/// What of a device is about to change, as it is now.
-fn differing(change: &DeviceChange, now: &Device) -> String {
-    let mut words = Vec::new();
-    if change.mac.is_some() {
-        words.push(format!("MAC {}", now.mac));
-    }
-    if change.mtu.is_some() {
-        words.push(format!("MTU {}", now.mtu));
-    }
-    if change.up {
-        words.push("down".to_owned());
-    }
-    if change.arp.is_some() {
-        words.push(if now.arp { "ARP on" } else { "ARP off" }.to_owned());
-    }
-    if change.makes_address.is_some() {
-        words.push("making IPv6 addresses".to_owned());
-    }
-    words.join(", ")
-}
-
-fn kind_in_words(vxlan: Option<Vxlan>) -> String {
-    match vxlan {
-        None => "not a VXLAN device".to_owned(),
-        Some(Vxlan {
-            port,
-            external: true,
-        }) => format!("a VXLAN device with port {port}"),
-        Some(Vxlan { port, .. }) => format!("a VXLAN device with a fixed VNI, port {port}"),
-    }
-}
-
-impl fmt::Display for Via {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Device { name, source: None } => write!(f, "dev {name}"),
-            Self::Device {
-                name,
-                source: Some(source),
-            } => write!(f, "dev {name} src {source}"),
-            Self::Unreachable => f.write_str("unreachable"),
-        }
-    }
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::CreateOverlay { name, port, mac } => {
-                write!(f, "the overlay device {name}, port {port}, MAC {mac}")
-            }
-            Self::RemoveDevice(name) => write!(f, "the device {name}"),
-            Self::ChangeDevice(name, change) => {
-                write!(f, "the device {name}")?;
-                if let Some(mac) = change.mac {
-                    write!(f, ", MAC {mac}")?;
-                }
-                if let Some(mtu) = change.mtu {
-                    write!(f, ", MTU {mtu}")?;
-                }
-                if change.up {
-                    f.write_str(", up")?;
-                }
-                Ok(())
-            }
-            Self::AddAddress(device, address) | Self::RemoveAddress(device, address) => {
-                write!(f, "the address {address} on {device}")
-            }
-            Self::SetRoute(to, _, via) | Self::RemoveRoute(to, _, via) => {
-                write!(f, "the route {to} {via}")
-            }
-            Self::SetNeighbour(device, address, mac) => {
-                write!(f, "the neighbour {address} lladdr {mac} on {device}")
-            }
-            Self::SetSysctl(sysctl) => {
-                write!(
-                    f,
-                    "the sysctl {} = {}",
-                    sysctl.key.replace('/', "."),
-                    sysctl.value
-                )
-            }
-        }
     }
 }
 

@@ -1,0 +1,197 @@
+//! The areas of a pass: host, nftables, ways to the other nodes, maps, programs. Each compares
+//! what is with what should be, and puts it right.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::events::Dirty;
+use super::pass::Reconciler;
+use super::report::Report;
+use crate::cluster::NodeSpec;
+use crate::host::{nftables, paths};
+use crate::reconcile::apply::ApplyError;
+use crate::reconcile::desire::{self, Facts};
+use crate::reconcile::observe::{self, Which};
+use crate::reconcile::{Found, Planned, apply, filters, host, tables};
+
+/// A repair can make room for another one (an address for a route); more rounds never help.
+const ROUNDS: usize = 4;
+
+impl Reconciler {
+    /// Devices, addresses, routes, neighbours, sysctls. Returns the host sides that are gone.
+    pub(super) fn host(&mut self, facts: &Facts<'_>, report: &mut Report) -> Vec<String> {
+        let desired = desire::host(facts);
+        let mut lost = Vec::new();
+        let mut complete = false;
+        for _ in 0..ROUNDS {
+            let actual = match observe::host(&mut self.rtnl, &desired) {
+                Ok(actual) => actual,
+                Err(error) => {
+                    report.failure("read the host", &error);
+                    return lost;
+                }
+            };
+            let plan = host::plan(&desired, &actual);
+            lost = plan.lost;
+            if plan.steps.is_empty() {
+                complete = true;
+                break;
+            }
+            let before = self.settled.host.as_ref();
+            let repairs = before.map(|before| host::plan(before, &actual).steps);
+            let mut failed = false;
+            for planned in &plan.steps {
+                let done = apply::host(&mut self.rtnl, &mut self.originals, &planned.step);
+                failed |= done.is_err();
+                if matches!(done, Err(ApplyError::Gone(_))) {
+                    continue;
+                }
+                let repair = repairs.as_ref().is_some_and(|r| r.contains(planned));
+                report.step(planned, repair, done);
+            }
+            if failed {
+                break;
+            }
+        }
+        for name in &lost {
+            report.problem(format!(
+                "the interface {name} of a pod is gone, and the pod is cut off: delete the pod, so that it is made again"
+            ));
+        }
+        if complete {
+            self.settled.host = Some(desired);
+        }
+        lost
+    }
+
+    /// The table is listed only when the kernel has reported a change of it.
+    pub(super) fn nftables(&mut self, dirty: Dirty, report: &mut Report) {
+        let wanted = &self.cluster.network.pod_cidrs;
+        let settled = self.settled.nftables.as_ref().filter(|(c, _)| c == wanted);
+        if settled.is_some() && !dirty.nftables {
+            return;
+        }
+        let now = match nftables::list() {
+            Ok(now) => now,
+            Err(error) => return report.failure("compare the nftables table", &error),
+        };
+        if let (Some((_, right)), Some(now)) = (settled, &now)
+            && right == now
+        {
+            return;
+        }
+        let repair = settled.is_some();
+        let found = match &now {
+            None => Found::Missing,
+            Some(_) if repair => Found::Different("other rules".into()),
+            Some(_) => Found::Different("a predecessor's".into()),
+        };
+        let planned = Planned {
+            step: "the nftables table inet oxlan",
+            found,
+        };
+        let done = nftables::replace(wanted).and_then(|()| nftables::list());
+        if let Ok(Some(listing)) = &done {
+            self.settled.nftables = Some((wanted.clone(), listing.clone()));
+        }
+        report.step(&planned, repair, done);
+    }
+
+    /// Asks the kernel for the way to each other node that is not known yet; to all, if `anew`.
+    pub(super) fn find_paths(&mut self, own: &NodeSpec, anew: bool, report: &mut Report) {
+        let others = self.cluster.nodes.iter().filter(|n| n.name != own.name);
+        let others: BTreeSet<IpAddr> = others.map(|n| n.underlay).collect();
+        if self.paths.keys().any(|to| !others.contains(to)) {
+            Arc::make_mut(&mut self.paths).retain(|to, _| others.contains(to));
+        }
+        let ask: Vec<IpAddr> = others
+            .into_iter()
+            .filter(|to| anew || !self.paths.contains_key(to))
+            .collect();
+        if ask.is_empty() {
+            return;
+        }
+        match paths::next_hops(&mut self.rtnl, own.underlay, &ask) {
+            Ok(hops) => Arc::make_mut(&mut self.paths).extend(ask.into_iter().zip(hops)),
+            Err(error) => report.failure("ask for the ways to the other nodes", &error),
+        }
+    }
+
+    pub(super) fn tables(
+        &mut self,
+        facts: &Facts<'_>,
+        overlay: u32,
+        all: bool,
+        report: &mut Report,
+    ) {
+        let desired = desire::tables(facts, overlay, &self.paths);
+        let settled = self.settled.tables.as_ref();
+        let which = settled.map_or(Which::ALL, |settled| Which {
+            pods: all || settled.pods != desired.pods,
+            routes: all || settled.routes != desired.routes,
+            vteps: all || settled.vteps != desired.vteps,
+            config: all || settled.config != desired.config,
+        });
+        let actual = match observe::tables(&self.datapath, which) {
+            Ok(actual) => actual,
+            Err(error) => return report.failure("read the maps", &error),
+        };
+        let plan = tables::plan(&desired, &actual);
+        let repairs = settled
+            .filter(|_| !plan.is_empty())
+            .map(|settled| tables::plan(settled, &actual));
+        let repairs = repairs.unwrap_or_default();
+        let mut complete = true;
+        for planned in &plan {
+            let done = apply::table(&self.datapath, &planned.step);
+            complete &= done.is_ok();
+            // Thousands of nodes may come at once: only what can be a repair is searched for.
+            let repair = !repairs.is_empty() && repairs.contains(planned);
+            report.step(planned, repair, done);
+        }
+        if complete {
+            self.settled.tables = Some(desired);
+        }
+    }
+
+    pub(super) fn filters(
+        &mut self,
+        facts: &Facts<'_>,
+        overlay: u32,
+        changed: bool,
+        first: bool,
+        report: &mut Report,
+    ) {
+        let desired = desire::filters(facts, overlay, &self.seen.lost);
+        if !changed && desired == self.settled.filters {
+            return;
+        }
+        match self.datapath.repair_pins() {
+            Ok(pins) if first => drop(pins),
+            Ok(pins) => pins.iter().for_each(|pin| report.repaired_pin(pin)),
+            Err(error) => report.failure("pin again what was unpinned", &error),
+        }
+        let actual = match self.datapath.attachments() {
+            Ok(actual) => actual,
+            Err(error) => return report.failure("read the attached programs", &error),
+        };
+        let mut complete = true;
+        for planned in filters::plan(&desired, &actual, first) {
+            let done = apply::filter(&self.datapath, &planned.step);
+            complete &= done.is_ok();
+            // A pod that has ended since its filter was planned: the next pass knows.
+            if matches!(done, Err(ApplyError::Gone(_))) {
+                continue;
+            }
+            let repair = match &planned.step {
+                filters::Step::Attach(f) => self.settled.filters.contains(f),
+                filters::Step::Detach(_) => false,
+            };
+            report.step(&planned, repair, done);
+        }
+        if complete {
+            self.settled.filters = desired;
+        }
+    }
+}
