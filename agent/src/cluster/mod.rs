@@ -27,7 +27,7 @@ pub enum ClusterError {
         source: std::io::Error,
     },
     /// The file is not TOML.
-    #[error("the cluster file {path} is not TOML: {}", source.to_string().trim_end())]
+    #[error("the cluster file {path} is not TOML")]
     Syntax {
         /// The file.
         path: PathBuf,

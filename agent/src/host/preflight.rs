@@ -47,7 +47,7 @@ pub enum Trouble {
         path: PathBuf,
     },
     /// A directory cannot be used.
-    #[error("cannot write to {path} ({option}): {source}")]
+    #[error("cannot write to {path} ({option})")]
     Directory {
         /// The directory.
         path: PathBuf,

@@ -4,6 +4,7 @@ mod areas;
 mod cleanup;
 mod events;
 mod lock;
+mod memory;
 mod pass;
 mod pins;
 mod report;
@@ -57,7 +58,7 @@ pub enum NodeError {
     #[error(transparent)]
     Lock(#[from] LockError),
     /// Things that must be put right first.
-    #[error("the agent cannot start:{}", list(.0))]
+    #[error("the agent cannot start:{}", list(.0.iter().map(|o| crate::pods::chain(o))))]
     Preflight(Vec<Obstacle>),
     /// The datapath cannot be loaded.
     #[error(transparent)]
@@ -86,7 +87,7 @@ pub enum NodeError {
     #[error("cannot receive signals")]
     Signals(#[source] std::io::Error),
     /// The node could not be set up.
-    #[error("the node cannot be set up:{}", list(.0))]
+    #[error("the node cannot be set up:{}", list(.0.iter().cloned()))]
     Setup(Vec<String>),
     /// A thread ended without an answer, which is a defect.
     #[error("the agent's work was interrupted; this is a defect, please report it")]
@@ -107,8 +108,16 @@ pub enum Obstacle {
     Uplink(#[from] UplinkError),
 }
 
-fn list<T: std::fmt::Display>(items: &[T]) -> String {
-    items.iter().map(|item| format!("\n- {item}")).collect()
+fn list(items: impl Iterator<Item = String>) -> String {
+    items
+        .map(|item| {
+            format!(
+                "
+- {}",
+                item.trim_end()
+            )
+        })
+        .collect()
 }
 
 /// After an event, this long without another one ends the wait for more of them.

@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use super::events::Dirty;
 use super::report::Report;
 use super::state::State;
-use super::{NodeError, Options, uplink};
+use super::{NodeError, Options, memory, uplink};
 use crate::api::types::{Device as DeviceRow, Health};
 use crate::cluster::{ClusterConfig, ClusterError, NodeSpec};
 use crate::datapath::Datapath;
@@ -40,6 +40,8 @@ pub(super) struct Reconciler {
     pub(super) originals: Originals,
     pub(super) uplink_option: Option<String>,
     pub(super) cluster: Arc<ClusterConfig>,
+    /// Whether reading a version has left memory free that should go back after the pass.
+    pub(super) untidy: bool,
     /// Why the newest version of the cluster is not in force.
     pub(super) rejected: Option<String>,
     /// The uplink as it was seen last.
@@ -88,6 +90,7 @@ impl Reconciler {
             originals: Originals::open(&options.state_dir),
             uplink_option: options.uplink.clone(),
             cluster,
+            untidy: true,
             rejected: None,
             uplink: None,
             seen: Seen::default(),
@@ -125,6 +128,7 @@ impl Reconciler {
 
     /// A new version of the cluster, or why it cannot be used.
     pub(super) fn new_version(&mut self, version: Result<ClusterConfig, ClusterError>) {
+        self.untidy = true;
         match version {
             Ok(cluster) => {
                 tracing::info!(nodes = cluster.nodes.len(), "the cluster has changed");
@@ -284,6 +288,10 @@ impl Reconciler {
         view.health = report.health;
         view.problems = problems;
         view.problems.extend(self.rejected.clone());
+        drop(view);
+        if std::mem::take(&mut self.untidy) {
+            memory::give_back();
+        }
     }
 }
 
