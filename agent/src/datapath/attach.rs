@@ -155,6 +155,7 @@ impl Datapath {
         ifindex: u32,
     ) -> Result<Attached, DatapathError> {
         let path = self.pins.link(program, ifname, ifindex);
+        self.pins.create_dirs()?;
         let held = loaded.links.remove(&(program, ifindex));
         let existing = held.or_else(|| PinnedLink::from_pin(&path).ok().map(FdLink::from));
         let classifier = classifier(&mut loaded.ebpf, program)?;

@@ -149,7 +149,13 @@ impl Datapath {
     pub fn repair_pins(&self) -> Result<Vec<String>, DatapathError> {
         let mut loaded = self.lock();
         let mut repaired = Vec::new();
+        self.pins.create_dirs()?;
         if !loaded.staged {
+            let missing = self.pins.missing_programs();
+            if !missing.is_empty() {
+                self.pins.pin_programs(&mut loaded.ebpf)?;
+            }
+            repaired.extend(missing.iter().map(|path| path.display().to_string()));
             for (name, map) in &self.pinned {
                 self.pins
                     .repair(&self.pins.map(name), &mut repaired, |path| map.pin(path))?;

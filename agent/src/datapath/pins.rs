@@ -26,10 +26,21 @@ impl Pins {
         let pins = Self {
             dir: dir.to_path_buf(),
         };
-        for dir in [pins.maps(), pins.progs(), pins.links()] {
-            create_dir(&dir)?;
-        }
+        pins.create_dirs()?;
         Ok(pins)
+    }
+
+    /// Makes the directories that are not there.
+    pub(super) fn create_dirs(&self) -> Result<(), DatapathError> {
+        [self.maps(), self.progs(), self.links()]
+            .iter()
+            .try_for_each(|dir| create_dir(dir))
+    }
+
+    /// The pins of programs that are not there.
+    pub(super) fn missing_programs(&self) -> Vec<PathBuf> {
+        let paths = Program::ALL.map(|program| self.progs().join(program.name()));
+        paths.into_iter().filter(|path| !path.exists()).collect()
     }
 
     pub(super) fn links(&self) -> PathBuf {

@@ -1,6 +1,6 @@
 //! Everything that wakes the agent up. When nothing happens, nothing runs.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::NodeError;
-use super::pins::PinWatch;
+use super::pins::{PinWatch, Removal};
 use crate::cluster::{ClusterConfig, ClusterError, Source};
 use crate::datapath::{ChangeWatcher, Datapath, DatapathError};
 use crate::host::watch::{Changes, Watch};
@@ -18,6 +18,9 @@ use crate::pods::Pods;
 
 /// Where the kernel does not tell of changed BPF objects, the agent compares this often.
 const COMPARE: Duration = Duration::from_millis(750);
+
+/// After directories of pins were removed, they are there again within this time.
+const REMADE: Duration = Duration::from_millis(500);
 
 /// Something happened.
 pub(super) enum Event {
@@ -125,7 +128,10 @@ impl Events {
         let (sender, receiver) = mpsc::channel(16);
         let mut tasks = JoinSet::new();
         tasks.spawn(watch_host(host, sender.clone()));
-        tasks.spawn(watch_pins(PinWatch::new(bpf_dir)?, sender.clone()));
+        let pins = PinWatch::new(bpf_dir)?;
+        tasks.spawn(watch_pins(bpf_dir.to_owned(), pins, sender.clone()));
+        // What changed between the first pass and the watches.
+        let _ = sender.try_send(Event::Bpf);
         tasks.spawn(watch_cluster(source, sender.clone()));
         tasks.spawn(watch_pods(pods, sender.clone()));
         tasks.spawn(watch_bpf(datapath.watch_changes(), sender));
@@ -161,8 +167,26 @@ async fn watch_pods(pods: Arc<Pods>, events: mpsc::Sender<Event>) {
     }
 }
 
-async fn watch_pins(mut watch: PinWatch, events: mpsc::Sender<Event>) {
-    while watch.removed().await && events.send(Event::Pins).await.is_ok() {}
+async fn watch_pins(bpf_dir: PathBuf, mut watch: PinWatch, events: mpsc::Sender<Event>) {
+    loop {
+        let removal = watch.removed().await;
+        if events.send(Event::Pins).await.is_err() {
+            return;
+        }
+        if removal == Removal::Directory {
+            watch = loop {
+                // The pass that the event causes makes the directories again.
+                tokio::time::sleep(REMADE).await;
+                if let Ok(watch) = PinWatch::new(&bpf_dir) {
+                    break watch;
+                }
+            };
+            // What was removed before the new watch began.
+            if events.send(Event::Pins).await.is_err() {
+                return;
+            }
+        }
+    }
 }
 
 async fn watch_cluster(mut source: Box<dyn Source>, events: mpsc::Sender<Event>) {

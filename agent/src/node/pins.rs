@@ -3,13 +3,22 @@
 use std::path::Path;
 
 use futures_util::StreamExt;
-use inotify::{EventStream, Inotify, WatchMask};
+use inotify::{EventMask, EventStream, Inotify, WatchMask};
 
 use super::NodeError;
 
 /// Watches on the directories of pins.
 pub(super) struct PinWatch {
     events: EventStream<[u8; 4096]>,
+}
+
+/// What was removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Removal {
+    /// A pin.
+    Pin,
+    /// A directory with all its pins; its successor has to be watched anew.
+    Directory,
 }
 
 impl PinWatch {
@@ -20,7 +29,11 @@ impl PinWatch {
             source,
         };
         let inotify = Inotify::init().map_err(fault)?;
-        let gone = WatchMask::DELETE | WatchMask::MOVED_FROM | WatchMask::MOVED_TO;
+        let gone = WatchMask::DELETE
+            | WatchMask::MOVED_FROM
+            | WatchMask::MOVED_TO
+            | WatchMask::DELETE_SELF
+            | WatchMask::MOVE_SELF;
         let mut directories = vec![bpf_dir.to_owned()];
         for entry in std::fs::read_dir(bpf_dir).map_err(fault)? {
             let path = entry.map_err(fault)?.path();
@@ -35,8 +48,12 @@ impl PinWatch {
         Ok(Self { events })
     }
 
-    /// Waits until a pin was removed; false when that can no longer be told.
-    pub(super) async fn removed(&mut self) -> bool {
-        matches!(self.events.next().await, Some(Ok(_)))
+    /// Waits until something was removed.
+    pub(super) async fn removed(&mut self) -> Removal {
+        let ends = EventMask::DELETE_SELF | EventMask::MOVE_SELF | EventMask::IGNORED;
+        match self.events.next().await {
+            Some(Ok(event)) if !event.mask.intersects(ends) => Removal::Pin,
+            _ => Removal::Directory,
+        }
     }
 }
