@@ -69,6 +69,7 @@ impl Datapath {
                     classifier(&mut loaded.ebpf, program)?,
                     program,
                     ifname,
+                    ifindex,
                     &path,
                 )
             }
@@ -183,8 +184,9 @@ impl Datapath {
             return false;
         }
         match (self.mode, loaded.links.get(&(program, ifindex))) {
-            // Nobody can tell without a dump of all filters; `attach` is idempotent here.
-            (AttachMode::Clsact, _) => true,
+            (AttachMode::Clsact, _) => {
+                clsact::runs(program, ifindex, &self.pins.link(program, ifname, ifindex))
+            }
             (AttachMode::Tcx, Some(link)) => runs(link, program, ifname),
             (AttachMode::Tcx, None) => {
                 let path = self.pins.link(program, ifname, ifindex);

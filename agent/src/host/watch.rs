@@ -24,6 +24,12 @@ use super::nftables::TABLE;
 /// routes and rules of both families, sysctls of devices of both families, next hop objects.
 const ROUTE_GROUPS: [u32; 11] = [1, 3, 5, 7, 8, 9, 11, 19, 24, 25, 32];
 
+/// `RTNLGRP_TC` (the same file): queueing disciplines and their filters.
+const FILTER_GROUP: u32 = 4;
+
+/// What of it means that a filter may be gone: `RTM_DELQDISC`, `RTM_NEWTFILTER`, `RTM_DELTFILTER`.
+const FILTER: [u16; 3] = [37, 44, 45];
+
 /// `NFNLGRP_NFTABLES` (include/uapi/linux/netfilter/nfnetlink.h).
 const NFTABLES_GROUP: u32 = 7;
 
@@ -55,6 +61,8 @@ pub struct Changes {
     pub paths: bool,
     /// The nftables table.
     pub nftables: bool,
+    /// Filters of queueing disciplines.
+    pub filters: bool,
 }
 
 impl Changes {
@@ -63,10 +71,11 @@ impl Changes {
         host: true,
         paths: true,
         nftables: true,
+        filters: true,
     };
 
     fn any(self) -> bool {
-        self.host || self.paths || self.nftables
+        self.host || self.paths || self.nftables || self.filters
     }
 
     fn and(self, other: Self) -> Self {
@@ -74,6 +83,7 @@ impl Changes {
             host: self.host || other.host,
             paths: self.paths || other.paths,
             nftables: self.nftables || other.nftables,
+            filters: self.filters || other.filters,
         }
     }
 }
@@ -101,13 +111,15 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Starts to listen.
+    /// Starts to listen; to changes of filters only where `filters` says that they matter.
     ///
     /// # Errors
     /// When the system has no socket to give.
-    pub fn new(interest: SharedInterest) -> Result<Self, WatchError> {
+    pub fn new(interest: SharedInterest, filters: bool) -> Result<Self, WatchError> {
+        let mut groups = ROUTE_GROUPS.to_vec();
+        groups.extend(filters.then_some(FILTER_GROUP));
         Ok(Self {
-            route: listen(NETLINK_ROUTE, &ROUTE_GROUPS)?,
+            route: listen(NETLINK_ROUTE, &groups)?,
             netfilter: listen(NETLINK_NETFILTER, &[NFTABLES_GROUP])?,
             interest,
             buffer: Vec::with_capacity(RECEIVE_BUFFER),
@@ -158,6 +170,12 @@ impl Interest {
         if NETCONF.contains(&kind) {
             return host;
         }
+        if FILTER.contains(&kind) {
+            return Changes {
+                filters: true,
+                ..Changes::default()
+            };
+        }
         if NEXT_HOP.contains(&kind) {
             return paths;
         }
@@ -191,7 +209,7 @@ impl Interest {
             // A default route displaces nothing of ours.
             host: ours || (to.prefix_len() > 0 && self.networks.iter().any(inside)),
             paths: !ours && self.has_peer_in(&to),
-            nftables: false,
+            ..Changes::default()
         }
     }
 

@@ -81,7 +81,7 @@ impl Dirty {
                 self.paths |= changes.paths;
                 self.nftables |= changes.nftables;
                 // A device that goes takes its programs along.
-                self.filters |= changes.host;
+                self.filters |= changes.host || changes.filters;
             }
             Event::Pins => self.filters = true,
             Event::Bpf => {

@@ -15,7 +15,7 @@ use super::{NodeError, Obstacle, Options, uplink};
 use crate::api::types::{Device, Health};
 use crate::api::{self, ApiState};
 use crate::cluster::{ClusterConfig, ClusterError, FileSource, Source};
-use crate::datapath::Datapath;
+use crate::datapath::{AttachMode, Datapath};
 use crate::host::preflight::{self, Directories};
 use crate::host::rtnl::Rtnl;
 use crate::host::watch::{Interest, Watch};
@@ -44,7 +44,9 @@ pub(super) async fn start(options: Options) -> Result<Started, NodeError> {
     let (cluster, pod_mtu) = check(&options, source.next().await)?;
     // From here on every change is seen, so what is read below cannot be outdated unnoticed.
     let interest = Arc::new(Mutex::new(Interest::default()));
-    let watch = Watch::new(Arc::clone(&interest))?;
+    // A filter has no link: only rtnetlink tells that somebody has removed it.
+    let filters = AttachMode::of_this_kernel() == AttachMode::Clsact;
+    let watch = Watch::new(Arc::clone(&interest), filters)?;
     let datapath = Arc::new(Datapath::open(options.datapath.clone())?);
     let gate = Arc::new(Gate::new(()));
     let closed = Arc::clone(&gate).write_owned().await;

@@ -11,7 +11,6 @@ use aya::programs::tc::TcAttachType;
 use oxlan_tests::cluster::{Cluster, Shape, with_cluster};
 use oxlan_tests::node::Node;
 use oxlan_tests::pod::Pod;
-use oxlan_tests::run::host;
 use oxlan_tests::underlay::UPLINK;
 use oxlan_tests::wait::until_true;
 
@@ -85,8 +84,20 @@ impl Scene<'_> {
         self.node.dirs.bpf.join(path).display().to_string()
     }
 
-    /// Names of the programs that really are attached to a device.
+    /// Whether this kernel has filters of queueing disciplines instead of links.
+    fn has_filters(&self) -> Result<bool> {
+        Ok(self.node.oxlan_json("status")?["attach"] == "clsact")
+    }
+
+    /// The programs that really are attached to a device.
     fn attached(&self, device: &str, side: TcAttachType) -> Result<String> {
+        if self.has_filters()? {
+            let side = side_name(side);
+            return self
+                .node
+                .netns
+                .run(&format!("tc filter show dev {device} {side}"));
+        }
         self.node.netns.inside(|| {
             let (_, programs) = SchedClassifier::query_tcx(device, side)?;
             let names = programs
@@ -202,9 +213,11 @@ fn programs() {
             let index = scene.node.netns.ifindex(device)?;
             let pin = scene.pin(&format!("links/{program}-{device}-{index}"));
             let look = || scene.attached(device, side);
-            scene.repairs(&format!("the detached {program}"), look, || {
-                host(&format!("bpftool link detach pinned {pin}")).map(drop)
-            })?;
+            for damage in detachments(scene, device, side, &pin)? {
+                scene.repairs(&format!("{program} after `{damage}`"), look, || {
+                    scene.node.netns.run(&damage).map(drop)
+                })?;
+            }
             scene.repairs(&format!("the pin of {program}"), look, || {
                 Ok(std::fs::remove_file(&pin)?)
             })?;
@@ -212,6 +225,31 @@ fn programs() {
         }
         Ok(())
     });
+}
+
+/// Ways in which somebody can detach a program.
+fn detachments(
+    scene: &Scene<'_>,
+    device: &str,
+    side: TcAttachType,
+    pin: &str,
+) -> Result<Vec<String>> {
+    Ok(if scene.has_filters()? {
+        let side = side_name(side);
+        vec![
+            format!("tc filter delete dev {device} {side}"),
+            format!("tc qdisc delete dev {device} clsact"),
+        ]
+    } else {
+        vec![format!("bpftool link detach pinned {pin}")]
+    })
+}
+
+fn side_name(side: TcAttachType) -> &'static str {
+    match side {
+        TcAttachType::Egress => "egress",
+        TcAttachType::Ingress | TcAttachType::Custom(_) => "ingress",
+    }
 }
 
 /// The uplink's MTU is the administrator's; pods follow it.

@@ -172,11 +172,28 @@ fn filters_of_older_kernels() {
     let filters = host("tc filter show dev up0 ingress").unwrap();
     assert_eq!(filters.matches("direct-action").count(), 1, "{filters}");
     let datapath = open();
+    assert_eq!(alive(&datapath), [true]);
+    assert_eq!(attach(&datapath), Attached::Replaced);
+    assert_eq!(attach(&datapath), Attached::Kept);
+    host("tc filter delete dev up0 ingress").unwrap();
+    assert_eq!(alive(&datapath), [false]);
+    assert_eq!(attach(&datapath), Attached::New);
     datapath.detach(Program::FromUplink, "up0", UPLINK).unwrap();
     assert_eq!(host("tc filter show dev up0 ingress").unwrap().trim(), "");
     attach(&datapath);
+    // A filter of which no pin tells is somebody else's: it stays, and the discipline with it.
+    datapath.attach(Program::ToOverlay, "up0", UPLINK).unwrap();
+    let pins = options.bpf_dir.join("links");
+    fs::remove_file(pins.join(format!("to_overlay-up0-{UPLINK}"))).unwrap();
     remove_all(&options.bpf_dir).unwrap();
+    let foreign = host("tc filter show dev up0 egress").unwrap();
+    assert!(foreign.contains("direct-action"), "{foreign}");
     assert_eq!(host("tc filter show dev up0 ingress").unwrap().trim(), "");
+    host("tc filter delete dev up0 egress").unwrap();
+    attach(&open());
+    remove_all(&options.bpf_dir).unwrap();
+    let left = host("tc qdisc show dev up0").unwrap();
+    assert!(!left.contains("clsact"), "{left}");
 }
 
 fn alive(datapath: &Datapath) -> Vec<bool> {
