@@ -153,6 +153,25 @@ fn a_pod_may_go_while_the_agent_is_down() {
     });
 }
 
+/// After a reboot the records are there, and nothing of what they are about.
+#[test]
+fn an_agent_starts_after_a_reboot() {
+    with_cluster(Shape::nodes(2), |cluster| {
+        let node = &cluster.nodes[0];
+        let old = node.add_pod("old")?;
+        node.kill_agent()?;
+        std::fs::remove_dir_all(&node.dirs.bpf)?;
+        std::fs::remove_dir_all(&node.dirs.run)?;
+        old.netns.delete()?;
+        node.netns
+            .run_all(&["ip link del oxlan0", "nft flush ruleset"])?;
+        node.start_agent()?;
+        assert_eq!(node.oxlan_json("pods")?, serde_json::json!([]));
+        let (a, b) = (node.add_pod("a")?, cluster.nodes[1].add_pod("b")?);
+        b.addresses().try_for_each(|to| a.ping(to))
+    });
+}
+
 fn addresses(pods: &serde_json::Value) -> Vec<String> {
     let rows = pods.as_array().map(Vec::as_slice).unwrap_or_default();
     rows.iter()
