@@ -11,13 +11,20 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use inotify::{EventStream, Inotify, WatchMask};
+use inotify::{EventMask, EventStream, Inotify, WatchMask};
 
 use super::parse::{self, ParseError};
 use super::{ClusterConfig, ClusterError, NextVersion, Source};
 
-/// Programs write a file in several steps; what they wrote within this time is read once.
+/// Programs replace a file in several steps; what they did within this time is read once.
 const SETTLE: Duration = Duration::from_millis(10);
+
+/// A file that was made is read when it is closed, or after this time: some are made whole, by a
+/// link, and never closed.
+const WRITING: Duration = Duration::from_millis(250);
+
+/// Attempts to watch directories that others replace at the same moment.
+const ATTEMPTS: usize = 5;
 
 /// Symbolic links followed on the way to the file; the kernel's own limit is 40.
 const MAX_LINKS: usize = 40;
@@ -46,11 +53,12 @@ impl FileSource {
     async fn next_version(&mut self) -> Result<ClusterConfig, ClusterError> {
         loop {
             // The watch is set before the file is read, so no change falls between the two. It is
-            // set anew each time, because the way to the file may have changed with it.
-            let first = self.watch.is_none();
-            if !first {
-                self.changed().await;
-                tokio::time::sleep(SETTLE).await;
+            // set anew each time, because the way to the file may have changed with it. When that
+            // fails, there is none, so that the next call reads what nobody would tell of.
+            let watch = self.watch.take();
+            let first = watch.is_none();
+            if let Some(watch) = watch {
+                watch.settled().await;
             }
             self.watch = Some(Watch::new(&self.path)?);
             let text = match read(&self.path) {
@@ -62,12 +70,6 @@ impl FileSource {
             if self.last.replace(hash(&text)) != Some(hash(&text)) {
                 return interpret(&text, &self.path, &self.own);
             }
-        }
-    }
-
-    async fn changed(&mut self) {
-        if let Some(watch) = &mut self.watch {
-            watch.changed().await;
         }
     }
 }
@@ -117,16 +119,39 @@ struct Watch {
     names: BTreeSet<OsString>,
 }
 
+/// What an event means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Happened {
+    /// The file may be another one, and whole.
+    Changed,
+    /// A file was made that somebody may still be writing.
+    Made,
+}
+
 impl Watch {
+    /// A directory may go between the moment it is found and the moment it is watched: a ConfigMap
+    /// removes the old version's right after it has put the new one in its place.
     fn new(path: &Path) -> Result<Self, ClusterError> {
+        let gone = |e: &ClusterError| matches!(e, ClusterError::Watch { source, .. } if source.kind() == io::ErrorKind::NotFound);
+        let mut watch = Self::try_new(path);
+        for _ in 1..ATTEMPTS {
+            if !watch.as_ref().is_err_and(gone) {
+                break;
+            }
+            watch = Self::try_new(path);
+        }
+        watch
+    }
+
+    fn try_new(path: &Path) -> Result<Self, ClusterError> {
         let fault = |path: &Path| {
             let path = path.to_owned();
             move |source| ClusterError::Watch { path, source }
         };
         let inotify = Inotify::init().map_err(fault(path))?;
+        // Not MODIFY: half of a file can be a valid file, with half of the nodes.
         let mask = WatchMask::CREATE
             | WatchMask::CLOSE_WRITE
-            | WatchMask::MODIFY
             | WatchMask::MOVED_FROM
             | WatchMask::MOVED_TO
             | WatchMask::DELETE
@@ -143,14 +168,25 @@ impl Watch {
         Ok(Self { events, names })
     }
 
-    /// Completes when one of the names was touched, a directory went away, or events may have been lost.
-    async fn changed(&mut self) {
+    /// Completes when there may be something new to read, whole as far as anybody can tell.
+    async fn settled(mut self) {
+        if self.happened().await == Happened::Made {
+            let closed = async { while self.happened().await == Happened::Made {} };
+            let _ = tokio::time::timeout(WRITING, closed).await;
+        }
+        tokio::time::sleep(SETTLE).await;
+    }
+
+    /// Waits until one of the names was touched, a directory went away, or events may have been lost.
+    async fn happened(&mut self) -> Happened {
         while let Some(Ok(event)) = self.events.next().await {
             match event.name {
                 Some(name) if !self.names.contains(&name) => {}
-                _ => return,
+                _ if event.mask == EventMask::CREATE => return Happened::Made,
+                _ => return Happened::Changed,
             }
         }
+        Happened::Changed
     }
 }
 
@@ -233,6 +269,49 @@ underlay = "192.168.50.1"
         assert!(matches!(gone, ClusterError::Read { .. }), "{gone}");
         std::fs::write(&path, with_vni(4)).unwrap();
         assert_eq!(next_vni(&mut source).await, 4, "removed and made again");
+    }
+
+    #[tokio::test]
+    async fn half_of_a_file_is_not_read() {
+        use std::io::Write;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cluster.toml");
+        std::fs::write(&path, FIRST).unwrap();
+        let mut source = FileSource::new(path.clone(), "a".into());
+        next_vni(&mut source).await;
+        let mut file = std::fs::File::create(&path).unwrap();
+        file.write_all(with_vni(2).as_bytes()).unwrap();
+        let half = tokio::time::timeout(Duration::from_millis(100), source.next());
+        assert!(half.await.is_err(), "somebody is still writing");
+        let other = "[[node]]\nname = \"b\"\npod_cidrs = [\"10.244.2.0/24\"]\nunderlay = \"192.168.50.2\"\n";
+        file.write_all(other.as_bytes()).unwrap();
+        drop(file);
+        let next = tokio::time::timeout(Duration::from_secs(5), source.next()).await;
+        assert_eq!(next.unwrap().unwrap().nodes.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_linked_into_its_place_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        std::fs::write(at("fresh"), with_vni(3)).unwrap();
+        let mut source = FileSource::new(at("cluster.toml"), "a".into());
+        source.next().await.unwrap_err();
+        std::fs::hard_link(at("fresh"), at("cluster.toml")).unwrap();
+        assert_eq!(next_vni(&mut source).await, 3);
+    }
+
+    #[tokio::test]
+    async fn a_change_is_not_lost_when_nobody_waits_for_its_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cluster.toml");
+        std::fs::write(&path, FIRST).unwrap();
+        let mut source = FileSource::new(path.clone(), "a".into());
+        next_vni(&mut source).await;
+        std::fs::write(&path, with_vni(2)).unwrap();
+        let cut_short = tokio::time::timeout(SETTLE / 5, source.next()).await;
+        assert!(cut_short.is_err(), "it settles first");
+        assert_eq!(next_vni(&mut source).await, 2);
     }
 
     #[tokio::test]
