@@ -1,4 +1,19 @@
-//! Gives memory back that reading a large cluster has left free, but in the allocator's hands.
+//! Keeps the agent small: memory that a large cluster has needed for a moment goes back.
+
+/// Lets all threads share one heap: each would keep its own free memory otherwise, and the agent
+/// allocates too little at once for them to get into each other's way.
+#[cfg(target_env = "gnu")]
+pub(super) fn share_one_heap() {
+    // SAFETY: mallopt(3) takes two numbers, touches only the allocator's own settings, and
+    // ignores what it does not know.
+    unsafe {
+        nix::libc::mallopt(nix::libc::M_ARENA_MAX, 1);
+    }
+}
+
+/// Other C libraries have one heap.
+#[cfg(not(target_env = "gnu"))]
+pub(super) fn share_one_heap() {}
 
 /// Returns free memory to the kernel. Takes about a millisecond.
 #[cfg(target_env = "gnu")]

@@ -135,6 +135,7 @@ const LAST_RETRY: Duration = Duration::from_secs(60);
 /// # Errors
 /// When it cannot start, or the API's socket fails.
 pub async fn run(options: Options) -> Result<(), NodeError> {
+    memory::share_one_heap();
     let mut signals = events::Signals::new().map_err(NodeError::Signals)?;
     // Held until the end: two agents on one state directory would give addresses out twice.
     let _lock = Lock::take(&options.run_dir)?;

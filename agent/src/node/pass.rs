@@ -40,7 +40,7 @@ pub(super) struct Reconciler {
     pub(super) originals: Originals,
     pub(super) uplink_option: Option<String>,
     pub(super) cluster: Arc<ClusterConfig>,
-    /// Whether reading a version has left memory free that should go back after the pass.
+    /// Whether reading a version or whole maps has left memory free that should go back.
     pub(super) untidy: bool,
     /// Why the newest version of the cluster is not in force.
     pub(super) rejected: Option<String>,
@@ -118,6 +118,7 @@ impl Reconciler {
     /// A later pass. Whether everything is as it should be now.
     pub(super) fn pass(&mut self, dirty: Dirty) -> bool {
         let mut report = Report::default();
+        self.untidy |= dirty.tables;
         self.everything(dirty, false, &mut report);
         let repairs = &self.state.repairs;
         repairs.fetch_add(report.repairs, Ordering::Relaxed);
