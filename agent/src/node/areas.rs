@@ -98,13 +98,15 @@ impl Reconciler {
         report.step(&planned, repair, done);
     }
 
-    /// Asks the kernel for the way to each other node that is not known yet; to all, if `anew`.
+    /// Asks the kernel for the way to each other node that is not known yet; to all, if `anew`
+    /// or when they start from another address.
     pub(super) fn find_paths(&mut self, own: &NodeSpec, anew: bool, report: &mut Report) {
         let others = self.cluster.nodes.iter().filter(|n| n.name != own.name);
         let others: BTreeSet<IpAddr> = others.map(|n| n.underlay).collect();
         if self.paths.keys().any(|to| !others.contains(to)) {
             Arc::make_mut(&mut self.paths).retain(|to, _| others.contains(to));
         }
+        let anew = anew || self.paths_from != Some(own.underlay);
         let ask: Vec<IpAddr> = others
             .into_iter()
             .filter(|to| anew || !self.paths.contains_key(to))
@@ -113,7 +115,10 @@ impl Reconciler {
             return;
         }
         match paths::next_hops(&mut self.rtnl, own.underlay, &ask) {
-            Ok(hops) => Arc::make_mut(&mut self.paths).extend(ask.into_iter().zip(hops)),
+            Ok(hops) => {
+                Arc::make_mut(&mut self.paths).extend(ask.into_iter().zip(hops));
+                self.paths_from = Some(own.underlay);
+            }
             Err(error) => report.failure("ask for the ways to the other nodes", &error),
         }
     }

@@ -49,6 +49,8 @@ pub(super) struct Reconciler {
     /// What the last look at the host has found.
     pub(super) seen: Seen,
     pub(super) paths: Arc<HashMap<IpAddr, Option<NextHop>>>,
+    /// The own underlay address that the paths start from.
+    pub(super) paths_from: Option<IpAddr>,
     /// What the last complete pass wanted: a deviation from that is somebody else's doing.
     pub(super) settled: Settled,
 }
@@ -95,6 +97,7 @@ impl Reconciler {
             uplink: None,
             seen: Seen::default(),
             paths: Arc::default(),
+            paths_from: None,
             settled: Settled::default(),
         })
     }

@@ -4,6 +4,7 @@
 
 mod answers;
 mod cleanup;
+mod cluster_changes;
 mod cluster_file;
 mod drift;
 mod forgery;

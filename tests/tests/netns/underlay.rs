@@ -98,3 +98,45 @@ fn the_uplink_goes_down_and_comes_back() {
         a.addresses().try_for_each(|to| b.ping(to))
     });
 }
+
+/// The uplink gets another name, and later is another device: programs go where the address is.
+#[test]
+fn the_uplink_is_renamed_and_replaced() {
+    with_cluster(Shape::nodes(2), |cluster| {
+        let node = &cluster.nodes[0];
+        let (a, b) = (node.add_pod("a")?, cluster.nodes[1].add_pod("b")?);
+        let reached = || {
+            until_true(SOON, "return of the other node", || {
+                let mut pings = b.addresses().map(|to| a.ping(to));
+                Ok(pings.all(|ping| ping.is_ok()))
+            })
+        };
+        let runs_on = |device: &str| {
+            until_true(SOON, "program on the new uplink", || {
+                let index = node.netns.ifindex(device)?;
+                let pin = format!("links/from_uplink-{device}-{index}");
+                let pins = std::fs::read_dir(node.dirs.bpf.join("links"))?.count();
+                // One pod, two programs on the overlay device, one on the uplink.
+                Ok(node.dirs.bpf.join(pin).exists()
+                    && pins == 4
+                    && node.oxlan_json("status")?["uplink"]["name"] == device)
+            })
+        };
+        reached()?;
+        node.netns.run_all(&[
+            &format!("ip link set {UPLINK} down"),
+            &format!("ip link set {UPLINK} name wire0"),
+            "ip link set wire0 up",
+        ])?;
+        runs_on("wire0")?;
+        reached()?;
+        node.netns.run("ip link del wire0")?;
+        until_true(SOON, "report of the lost uplink", || {
+            let problems = node.oxlan_json("status")?["problems"].to_string();
+            Ok(problems.contains("no device has the underlay address"))
+        })?;
+        cluster.underlay.connect(&node.netns, 1)?;
+        runs_on(UPLINK)?;
+        reached()
+    });
+}
