@@ -217,7 +217,7 @@ pub(crate) fn from_pod_case() -> impl Strategy<Value = FromPodCase> {
         weighted(101_u32, vec![102]),
         weighted(mac(2), vec![mac(3)]),
         frame(usual),
-        weighted(0_u32, vec![100, 1380, 1410, 1450]),
+        weighted(0_u32, vec![100, 1402, 1403, 1410, 1411, 1422, 1423]),
         weighted(false, vec![true]),
     )
         .prop_map(|(ifindex, mac, frame, gso_size, is_tagged)| FromPodCase {
