@@ -2,9 +2,9 @@
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{
-    BPF_CSUM_LEVEL_DEC, BPF_F_ADJ_ROOM_DECAP_L3_IPV4, BPF_F_ADJ_ROOM_DECAP_L3_IPV6,
-    BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_UDP,
-    BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_ADJ_ROOM_NO_CSUM_RESET, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+    BPF_CSUM_LEVEL_DEC, BPF_F_ADJ_ROOM_DECAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L2_ETH,
+    BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO,
+    BPF_F_ADJ_ROOM_NO_CSUM_RESET, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
 };
 use aya_ebpf::helpers;
 use aya_ebpf::programs::TcContext;
@@ -76,14 +76,15 @@ impl Skb {
 
     /// Removes all tunnel headers behind the outer Ethernet header, which becomes the inner packet's.
     ///
-    /// The kernel refuses before it changes anything, as above.
+    /// The kernel refuses before it changes anything, as above; IPv6 before Linux 6.3 (commit
+    /// d219df60a70e, "bpf: Add ipip6 and ip6ip decap support for bpf_skb_adjust_room()").
     #[inline(always)]
     pub(crate) fn shrink_from_tunnel(&mut self, to_ipv6: bool) -> Result<(), Refused> {
-        // The flags change the protocol that the kernel has noted from the outer one to the inner one.
+        // The kernel has noted the outer packet's protocol.
         let protocol = if to_ipv6 {
             BPF_F_ADJ_ROOM_DECAP_L3_IPV6
         } else {
-            BPF_F_ADJ_ROOM_DECAP_L3_IPV4
+            0
         };
         let flags = u64::from(protocol) | u64::from(BPF_F_ADJ_ROOM_NO_CSUM_RESET);
         self.ctx

@@ -64,8 +64,11 @@ impl Datapath {
     /// [`DatapathError::WatchUnsupported`] where the kernel cannot trace its own functions;
     /// [`DatapathError::AlreadyWatched`] at the second call.
     pub fn watch_changes(&self) -> Result<ChangeWatcher, DatapathError> {
-        let link = attach(&mut self.lock().ebpf)?;
         let mut audit = self.audit.lock().unwrap_or_else(PoisonError::into_inner);
+        if audit.is_none() {
+            return Err(DatapathError::AlreadyWatched);
+        }
+        let link = attach(&mut self.lock().ebpf)?;
         let records = audit.take().ok_or(DatapathError::AlreadyWatched)?;
         Ok(ChangeWatcher {
             records: register(records)?,
@@ -100,8 +103,11 @@ fn attach(ebpf: &mut Ebpf) -> Result<FExitLink, DatapathError> {
 }
 
 fn unsupported<E: std::error::Error>(error: E) -> DatapathError {
+    let text = error.to_string();
+    // Before the verifier has looked at a program, its output is empty.
+    let reason = text.trim_end().trim_end_matches("Verifier output:");
     DatapathError::WatchUnsupported {
-        reason: error.to_string(),
+        reason: reason.trim_end_matches([' ', '.']).to_owned(),
     }
 }
 

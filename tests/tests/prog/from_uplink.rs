@@ -6,13 +6,13 @@ use oxlan_common::wire::DEFAULT_PORT;
 use oxlan_tests::packet::{Ip, UDP, addr, ethernet, udp};
 
 use crate::case::{Case, Outcome, REDIRECT};
-use crate::tunnel::{HOOK, Tunnel, delivered, inner, inner_ips, row};
+use crate::tunnel::{HOOK, Tunnel, decapsulated_ips, delivered, inner, inner_ips, row};
 use crate::world::{OTHER_MAC, UPLINK_MAC, World};
 
 #[test]
 fn packets_for_pods() {
     let Some(world) = World::new() else { return };
-    for ip in inner_ips() {
+    for ip in decapsulated_ips() {
         let tunnel = Tunnel::around(inner(&ip));
         world.check(&row("a pod's", &tunnel, Outcome::Done(FromVtep)).out(delivered(&ip)));
     }
@@ -28,7 +28,7 @@ fn packets_for_pods() {
 #[test]
 fn congestion_marks() {
     let Some(world) = World::new() else { return };
-    for ip in inner_ips() {
+    for ip in decapsulated_ips() {
         for dscp in [0, 0xb8_u8] {
             for (outer, before, after) in [
                 (0b00, 0b10, 0b10),

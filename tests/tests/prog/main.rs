@@ -16,4 +16,5 @@ mod objects;
 mod refused;
 mod to_overlay;
 mod tunnel;
+mod watch;
 mod world;

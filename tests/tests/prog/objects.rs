@@ -80,7 +80,9 @@ fn a_full_map_names_the_option() {
 
 #[test]
 fn attaching_keeps_replaces_and_repairs() {
-    let Some(world) = World::new() else { return };
+    let Some(world) = World::with_tcx() else {
+        return;
+    };
     let attach = |datapath: &Datapath| datapath.attach(Program::FromUplink, "up0", UPLINK).unwrap();
     assert_eq!(attach(&world.datapath), Attached::New);
     assert_eq!(attach(&world.datapath), Attached::Kept);
@@ -123,7 +125,9 @@ fn pins_of_maps_come_back() {
 
 #[test]
 fn a_device_that_is_gone() {
-    let Some(world) = World::new() else { return };
+    let Some(world) = World::with_tcx() else {
+        return;
+    };
     let attach = |name, index| world.datapath.attach(Program::FromPod, name, index);
     attach("pod-a", 101).unwrap();
     assert!(matches!(
@@ -143,7 +147,9 @@ fn a_device_that_is_gone() {
 
 #[test]
 fn removing_everything_detaches() {
-    let Some(world) = World::new() else { return };
+    let Some(world) = World::with_tcx() else {
+        return;
+    };
     let options = world.options();
     let successor = Datapath::open(options.clone()).unwrap();
     for (program, name, index) in [

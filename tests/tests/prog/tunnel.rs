@@ -1,8 +1,10 @@
 //! Tunnel packets from the other node, for the tests of `from_uplink`.
 
+use aya::util::KernelVersion;
 use oxlan::datapath::Program;
 use oxlan_common::wire::DEFAULT_PORT;
 use oxlan_tests::packet::{Ip, UDP, VXLAN_I, udp, vxlan};
+use oxlan_tests::skip::skip;
 
 use crate::case::{Case, Outcome};
 use crate::world::{GATEWAY, MAC_A, OTHER_MAC, UPLINK, UPLINK_MAC, VTEP};
@@ -57,4 +59,16 @@ pub(crate) fn delivered(ip: &Ip) -> Vec<u8> {
 
 pub(crate) fn row(name: &'static str, tunnel: &Tunnel, outcome: Outcome) -> Case {
     Case::new(name, HOOK, tunnel.frame(), outcome)
+}
+
+/// Those of [`inner_ips`] that the programs decapsulate on this kernel; others go by the overlay device.
+///
+/// IPv6 in IPv4 needs `BPF_F_ADJ_ROOM_DECAP_L3_IPV6`: Linux 6.3, commit d219df60a70e.
+pub(crate) fn decapsulated_ips() -> Vec<Ip> {
+    let has_flag = KernelVersion::current().is_ok_and(|now| now >= KernelVersion::new(6, 3, 0));
+    if !has_flag {
+        skip("decapsulating IPv6 from IPv4 needs Linux 6.3");
+    }
+    let ips = inner_ips().into_iter();
+    ips.filter(|ip| has_flag || ip.src.is_v4()).collect()
 }

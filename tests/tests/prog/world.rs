@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use nix::sched::{CloneFlags, unshare};
-use oxlan::datapath::{Datapath, Options, Program, remove_all};
+use oxlan::datapath::{AttachMode, Datapath, Options, Program, remove_all};
 use oxlan_common::addr::Mac;
 use oxlan_common::maps::{
     Config, Counter, MAP_ABI, PodValue, RouteKey, RouteValue, VtepValue, pod_flags, route_flags,
@@ -52,6 +52,15 @@ impl World {
         let world = Self::empty()?;
         world.fill();
         Some(world)
+    }
+
+    /// The same where links can be pinned.
+    pub(crate) fn with_tcx() -> Option<Self> {
+        if AttachMode::of_this_kernel() == AttachMode::Tcx {
+            return Self::new();
+        }
+        skip("TCX links need Linux 6.6 (commit e420bed02507)");
+        None
     }
 
     /// A node with empty maps.
