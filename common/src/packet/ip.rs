@@ -99,6 +99,11 @@ impl Ip {
             l4: l3 + 40,
             l3,
         };
+        if ip.src.is_v4() || ip.dst.is_v4() {
+            // In our tables this would be the pod with that IPv4 address (RFC 4942, section 2.2:
+            // v4-mapped addresses do not belong on the wire).
+            return Err(DropReason::Malformed);
+        }
         if is_extension(ip.protocol) {
             let is_first = ip.walk_extensions(packet)?;
             return ip.check_first_fragment(is_first, l3 + 40 + payload_len);

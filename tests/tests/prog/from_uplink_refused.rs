@@ -128,6 +128,17 @@ fn refused_inner_packets() {
                 Truncated,
             ),
             drop(
+                "IPv4 addresses in an IPv6 header",
+                {
+                    let ip = Ip::new("fd00:2::9", "fd00:1::2", 17);
+                    let mut inner = inner(&ip);
+                    inner[22..38].copy_from_slice(&addr("10.244.2.9").bytes);
+                    inner[38..54].copy_from_slice(&addr("10.244.1.2").bytes);
+                    inner
+                },
+                Malformed,
+            ),
+            drop(
                 "wrong version",
                 {
                     let mut inner = inner(&ip);

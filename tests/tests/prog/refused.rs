@@ -8,7 +8,7 @@ use oxlan_common::counters::DropReason::{
 };
 use oxlan_common::counters::{DropReason, Verdict};
 use oxlan_common::wire::DEFAULT_PORT;
-use oxlan_tests::packet::{ICMPV6, Ip, TCP, UDP, ethernet, icmpv6, udp};
+use oxlan_tests::packet::{ICMPV6, Ip, TCP, UDP, addr, ethernet, icmpv6, udp};
 
 use crate::case::{Case, Outcome};
 use crate::world::{GATEWAY, MAC_A, MAC_B, POD_A, POD_B, World};
@@ -188,6 +188,24 @@ fn broken_ipv6() {
             Malformed,
         ),
     ]);
+}
+
+#[test]
+fn ipv4_addresses_in_ipv6_headers() {
+    let Some(world) = World::new() else { return };
+    let ip = Ip::new("fd00:1::2", "fd00:1::3", UDP);
+    for (src, dst) in [
+        ("10.244.1.2", "10.244.1.3"),
+        ("10.244.1.2", "10.244.2.9"),
+        ("10.244.1.2", "192.0.2.1"),
+        ("10.244.1.2", "fd00:1::3"),
+        ("fd00:1::2", "10.244.1.3"),
+    ] {
+        let mut frame = ip.frame(GATEWAY, MAC_A, &udp(1, 53, b"hello"));
+        frame[22..38].copy_from_slice(&addr(src).bytes);
+        frame[38..54].copy_from_slice(&addr(dst).bytes);
+        world.check(&row("v4-mapped", frame, Malformed));
+    }
 }
 
 #[test]
