@@ -36,6 +36,10 @@ pub fn from_overlay<'t, T: Tables>(
     let Some(key) = key else {
         return FromOverlay::Drop(DropReason::NoTunnelMetadata);
     };
+    if packet.is_tagged() {
+        // The kernel has taken the tag out of the inner frame; in the fast path it would be in the way of an IP header.
+        return FromOverlay::Drop(DropReason::InnerNotIp);
+    }
     match inner::accept(packet, 0, front, key, tables, config) {
         Ok(Inner::Pod(pod, _)) => FromOverlay::Deliver { pod },
         Ok(Inner::Host) => FromOverlay::ToHost,

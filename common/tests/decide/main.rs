@@ -64,7 +64,7 @@ fn decide_from_overlay(case: &TunnelCase, key: Option<TunnelKey>, world: &World)
         bytes: bytes::inner_frame(case),
         ifindex: 104,
         gso_size: case.gso_size,
-        is_tagged: false,
+        is_tagged: case.is_tagged,
         is_to_us: true,
     };
     let mut front = Front::empty();

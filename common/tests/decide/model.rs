@@ -160,6 +160,9 @@ pub(crate) fn from_overlay(case: &TunnelCase, has_key: bool, world: &World) -> O
     if !has_key {
         return Outcome::Dropped(NoTunnelMetadata);
     }
+    if case.is_tagged {
+        return Outcome::Dropped(InnerNotIp);
+    }
     match inner(case, world) {
         Ok(Inner::Pod(ifindex, _)) => Outcome::Pod(ifindex),
         Ok(Inner::Host) => Outcome::Host,

@@ -144,6 +144,10 @@ fn tunnels() {
     refused("a stranger", "10.9.0.8", 1, &inner, UnknownVtep);
     let arp = ethernet(VTEP[1], VTEP[2], [8, 6], &[0; 40]);
     refused("ARP", "10.9.0.2", 1, &arp, InnerNotIp);
+    // The kernel takes the tag out of the bytes before the program sees them.
+    let tag = [0x81, 0, 0, 5];
+    let tagged = [&inner[..12], &tag, &inner[12..]].concat();
+    refused("a VLAN", "10.9.0.2", 1, &tagged, InnerNotIp);
 }
 
 #[test]
