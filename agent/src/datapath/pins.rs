@@ -136,30 +136,54 @@ pub(super) fn parse_link_name(name: &str) -> Option<(Program, String, u32)> {
     ))
 }
 
-/// Removes every pin below `bpf_dir` and the directory, which detaches the programs, and says what was removed.
+/// Removes every pin of ours in `bpf_dir`, which detaches the programs, and the directories that are
+/// empty then, and says what was removed. What others have pinned there stays.
 ///
 /// # Errors
 ///
 /// The first pin that cannot be removed; the others are removed all the same.
 pub fn remove_all(bpf_dir: &Path) -> Result<Vec<String>, DatapathError> {
+    let pins = Pins {
+        dir: bpf_dir.to_path_buf(),
+    };
+    super::clsact::detach_all(&pins.links())?;
     let mut removed = Vec::new();
-    super::clsact::detach_all(&bpf_dir.join("links"))?;
-    remove_tree(bpf_dir, &mut removed).map(|()| removed)
+    let mut result = Ok(());
+    for dir in [pins.links(), pins.progs(), pins.maps(), pins.staged_maps()] {
+        for path in list(&dir)?.into_iter().filter(|path| is_ours(path)) {
+            let outcome = remove_file(&path);
+            result = result.and(outcome.map(|()| removed.push(path.display().to_string())));
+        }
+        result = result.and(remove_if_empty(&dir));
+    }
+    result
+        .and_then(|()| remove_if_empty(bpf_dir))
+        .map(|()| removed)
 }
 
-fn remove_tree(dir: &Path, removed: &mut Vec<String>) -> Result<(), DatapathError> {
-    let mut result = Ok(());
-    for path in list(dir)? {
-        let outcome = if path.is_dir() {
-            remove_tree(&path, removed)
-        } else {
-            remove_file(&path).map(|()| removed.push(path.display().to_string()))
-        };
-        result = result.and(outcome);
-    }
-    result?;
+/// Whether a pin has a name that only we give.
+fn is_ours(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| {
+        Program::by_name(name.strip_suffix("-new").unwrap_or(name)).is_some()
+            || parse_link_name(name).is_some()
+            || PINNED_MAPS
+                .iter()
+                .any(|spec| spec.name.to_ascii_lowercase() == name)
+    })
+}
+
+/// Removes a directory, unless others have something in it or have mounted something on it.
+fn remove_if_empty(dir: &Path) -> Result<(), DatapathError> {
     match fs::remove_dir(dir) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(pin_file("remove", dir)(error)),
+        Err(error)
+            if !matches!(
+                error.kind(),
+                ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty | ErrorKind::ResourceBusy
+            ) =>
+        {
+            Err(pin_file("remove", dir)(error))
+        }
         _ => Ok(()),
     }
 }
@@ -221,6 +245,35 @@ fn pin_file(action: &'static str, path: &Path) -> impl Fn(io::Error) -> Datapath
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pins_of_others_stay() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        for dir in ["links", "maps", "progs", "others"] {
+            fs::create_dir(at(dir)).unwrap();
+        }
+        let (ours, others) = (
+            [
+                "links/from_pod-oxl1-7",
+                "maps/pods",
+                "progs/from_uplink-new",
+            ],
+            ["links/their_link", "maps/cilium_lxc", "others/x", "y"],
+        );
+        for name in ours.iter().chain(&others) {
+            fs::write(at(name), "").unwrap();
+        }
+        let mut removed = remove_all(root.path()).unwrap();
+        removed.sort();
+        assert_eq!(
+            removed,
+            ours.map(|name| at(name).display().to_string()).as_slice()
+        );
+        let stays: Vec<_> = others.iter().filter(|name| at(name).exists()).collect();
+        assert_eq!(stays.len(), others.len(), "only {stays:?} are left");
+        assert!(!at("progs").exists(), "what is empty goes");
+    }
 
     #[test]
     fn link_names_are_reversible() {
