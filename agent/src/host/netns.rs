@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, setns};
@@ -65,7 +65,12 @@ impl Netns {
     /// # Errors
     /// When it is gone, cannot be opened, is no network namespace, or is the caller's own.
     pub fn open(path: &Path) -> Result<Self, NetnsError> {
-        let file = File::open(path).map_err(|source| {
+        // A named pipe would make the agent wait for somebody who writes into it.
+        let opened = File::options()
+            .read(true)
+            .custom_flags(nix::libc::O_NONBLOCK)
+            .open(path);
+        let file = opened.map_err(|source| {
             let path = path.into();
             if source.kind() == std::io::ErrorKind::NotFound {
                 NetnsError::Gone { path }
@@ -139,5 +144,27 @@ impl AsFd for Netns {
 impl AsRawFd for Netns {
     fn as_raw_fd(&self) -> RawFd {
         self.file.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_namespace_is_refused_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        for path in [&pipe, directory.path(), Path::new("/dev/null")] {
+            let refused = Netns::open(path).unwrap_err();
+            assert!(
+                matches!(refused, NetnsError::NotANamespace { .. }),
+                "{}: {refused}",
+                path.display()
+            );
+        }
+        let own = Netns::open(Path::new("/proc/thread-self/ns/net")).unwrap_err();
+        assert!(matches!(own, NetnsError::Own { .. }), "{own}");
     }
 }
