@@ -29,6 +29,13 @@ pub(crate) fn pass(skb: &Skb, verdict: Verdict) -> i32 {
     PASS
 }
 
+/// Gives the packet to the host's own stack.
+#[inline(always)]
+pub(crate) fn to_host(skb: &mut Skb) -> i32 {
+    skb.take();
+    pass(skb, Verdict::ToHost)
+}
+
 #[inline(always)]
 pub(crate) fn drop(skb: &Skb, reason: DropReason) -> i32 {
     count_drop(reason, skb.len());
@@ -45,6 +52,7 @@ pub(crate) fn ignore(skb: &Skb) -> i32 {
 #[inline(always)]
 pub(crate) fn deliver(skb: &mut Skb, front: &mut Front, pod: &PodValue, verdict: Verdict) -> i32 {
     let len = skb.len();
+    skb.take();
     match readdress(skb, front, pod, None) {
         Ok(()) => {
             count(verdict, len);
@@ -95,12 +103,12 @@ pub(crate) fn encapsulate(
         macs,
     );
     let (Some(tunnel), Some(next_hop)) = (tunnel, route.next_hop.as_v4()) else {
-        return pass(skb, Verdict::ToHost);
+        return to_host(skb);
     };
     let hash = skb.flow_hash();
     if skb.grow_for_tunnel().is_err() {
         // Nothing has changed, so the host's stack can route it to the overlay device.
-        return pass(skb, Verdict::ToHost);
+        return to_host(skb);
     }
     let difference = front.decrement_hop_limit();
     let headers = Encapsulation::new(&tunnel, front, ecn, len, hash, random());

@@ -37,7 +37,7 @@ fn from_pod(ctx: TcContext) -> i32 {
         FromPod::Encapsulate { route, config, ecn } => {
             actions::encapsulate(skb, front, route, config, ecn)
         }
-        FromPod::ToHost => actions::pass(skb, Verdict::ToHost),
+        FromPod::ToHost => actions::to_host(skb),
         FromPod::ArpReply(arp) => actions::arp_reply(skb, front, &arp),
         FromPod::NdReply(target) => actions::nd_reply(skb, front, &target),
         FromPod::Ignore => actions::ignore(skb),
@@ -76,7 +76,7 @@ fn from_overlay(ctx: TcContext) -> i32 {
     match decide::from_overlay(skb, front, key.as_ref(), &Maps) {
         FromOverlay::Unconfigured => PASS,
         FromOverlay::Deliver { pod } => actions::deliver(skb, front, pod, Verdict::FromVtep),
-        FromOverlay::ToHost => actions::pass(skb, Verdict::ToHost),
+        FromOverlay::ToHost => actions::to_host(skb),
         FromOverlay::Drop(reason) => actions::drop(skb, reason),
     }
 }

@@ -120,6 +120,19 @@ impl Skb {
         check(unsafe { helpers::bpf_skb_change_tail(self.ctx.skb.skb, len, 0) })
     }
 
+    /// Makes the packet one that is for us, whatever MAC it was sent to.
+    ///
+    /// The kernel has compared that MAC with the device's and throws away, uncounted, what differs.
+    /// The decision has looked at everything that matters, and somebody may just have changed the device's.
+    #[inline(always)]
+    pub(crate) fn take(&mut self) {
+        if !self.is_to_us() {
+            // SAFETY: the context is the one that the kernel called the program with.
+            // The only failure is a type that does not exist.
+            unsafe { helpers::bpf_skb_change_type(self.ctx.skb.skb, PACKET_HOST) };
+        }
+    }
+
     /// Hash of the packet's flow.
     #[inline(always)]
     pub(crate) fn flow_hash(&self) -> u32 {

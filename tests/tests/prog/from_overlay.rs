@@ -151,6 +151,29 @@ fn tunnels() {
 }
 
 #[test]
+fn a_changed_mac_of_the_device_loses_nothing() {
+    let Some(world) = live() else { return };
+    for line in [
+        "ip addr add 10.244.1.0/32 dev oxlan0",
+        "ip route add 10.244.2.0/24 dev oxlan0",
+        "ip link set oxlan0 address 02:00:00:00:00:77",
+    ] {
+        host(line).unwrap();
+    }
+    let receiver = UdpSocket::bind(("10.244.1.0", 5353)).unwrap();
+    receiver
+        .set_read_timeout(Some(Duration::from_secs(2)))
+        .unwrap();
+    let inner = Ip::new("10.244.2.9", "10.244.1.0", UDP);
+    let inner = inner.frame(VTEP[1], VTEP[2], &udp(1, 5353, b"hello"));
+    let outcome = Outcome::Done(ToHost);
+    check(&world, "to the host", "10.9.0.2", 1, &inner, outcome);
+    let mut bytes = [0; 16];
+    let len = receiver.recv(&mut bytes).expect("the host gets it");
+    assert_eq!(&bytes[..len], b"hello");
+}
+
+#[test]
 fn without_metadata() {
     let Some(world) = World::new() else { return };
     let hook = (Program::FromOverlay, OVERLAY);
