@@ -58,7 +58,7 @@ outcomes! {
         ArpReply = 5, "arp-reply";
         /// A neighbour solicitation answered on behalf of the gateway.
         NdReply = 6, "nd-reply";
-        /// Link-scope chatter that ends at the veth: duplicate address detection, multicast listener reports, router solicitations.
+        /// Link-scope chatter that ends at the veth: duplicate address detection, multicast, broadcast, router solicitations.
         Ignored = 7, "ignored";
     }
 }

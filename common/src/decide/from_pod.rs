@@ -1,7 +1,7 @@
 //! What a pod sends.
 
 use super::{
-    Tables, configured, has_ended, is_host, is_link_local_v6, is_local, is_multicast,
+    Tables, configured, has_ended, is_group, is_host, is_link_local_v6, is_local,
     is_to_tunnel_port, neighbour, own_entry, route,
 };
 use crate::addr::Addr;
@@ -91,7 +91,7 @@ fn ip_packet<'t, T: Tables>(
     if is_solicitation {
         return neighbour::solicitation(packet, front, ip, tables, config);
     }
-    if is_multicast(&ip.dst) {
+    if is_group(&ip.dst) {
         return FromPod::Ignore;
     }
     forward(packet, ip, tables, config)

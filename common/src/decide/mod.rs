@@ -100,10 +100,12 @@ const fn has_ended(ip: &Ip) -> bool {
     ip.hop_limit <= 1
 }
 
+/// A multicast address, or IPv4's broadcast on the link.
 #[inline(always)]
-const fn is_multicast(addr: &Addr) -> bool {
+const fn is_group(addr: &Addr) -> bool {
     if addr.is_v4() {
-        addr.bytes[12] >> 4 == 0xe
+        let v4 = u32::from_be_bytes(addr.low_bytes());
+        v4 >> 28 == 0xe || v4 == u32::MAX
     } else {
         addr.bytes[0] == 0xff
     }

@@ -1,6 +1,6 @@
 //! What the host's stack sends into the overlay.
 
-use super::{Tables, configured, is_local, is_multicast, route};
+use super::{Tables, configured, is_group, is_local, route};
 use crate::addr::Addr;
 use crate::counters::DropReason;
 use crate::maps::{Config, RouteValue};
@@ -18,7 +18,7 @@ pub enum ToOverlay<'t> {
         /// Who we are.
         config: &'t Config,
     },
-    /// Multicast and what is not IP: there is no such thing in the overlay.
+    /// Multicast, broadcast and what is not IP: there is no such thing in the overlay.
     Ignore,
     /// Not allowed, or broken.
     Drop(DropReason),
@@ -30,7 +30,7 @@ pub fn to_overlay<'t, T: Tables>(front: &Front, tables: &'t T) -> ToOverlay<'t> 
     let Some(config) = configured(tables) else {
         return ToOverlay::Unconfigured;
     };
-    let Some(dst) = destination(front).filter(|dst| !is_multicast(dst)) else {
+    let Some(dst) = destination(front).filter(|dst| !is_group(dst)) else {
         return ToOverlay::Ignore;
     };
     match route(tables, config, &dst) {

@@ -109,6 +109,7 @@ fn v4_addresses() -> Vec<Addr> {
         v4(169, 254, 1, 1),
         v4(192, 0, 2, 1),
         v4(224, 0, 0, 5),
+        v4(255, 255, 255, 255),
         v4(0, 0, 0, 0),
     ];
     pods.chain((1..4).map(underlay)).chain(others).collect()

@@ -64,7 +64,7 @@ fn ip_from_pod(case: &FromPodCase, ip: &IpCase, world: &World) -> Outcome {
     if let Some((135, code, target)) = icmp {
         return solicitation(case, ip, code, target, world);
     }
-    if is_multicast(ip.dst) {
+    if is_group(ip.dst) {
         return Outcome::Ignored;
     }
     let is_last_hop = ip.ttl < 2;
@@ -97,7 +97,7 @@ fn solicitation(case: &FromPodCase, ip: &IpCase, code: u8, target: Addr, world: 
     }
     // Where an answer is due, the solicitation is where it must be: right behind the IPv6 header.
     let is_plain = !ip.src.is_v4() && ip.extensions.is_empty() && ip.fragment == Fragment::Whole;
-    if !is_plain || code != 0 || ip.ttl != 255 || is_multicast(target) {
+    if !is_plain || code != 0 || ip.ttl != 255 || is_group(target) {
         return Outcome::Dropped(Malformed);
     }
     answer(case, target, world)
@@ -221,7 +221,7 @@ pub(crate) fn to_overlay(case: &FromPodCase, world: &World) -> Outcome {
     let Frame::Ip(ip) = &case.frame else {
         return Outcome::Ignored;
     };
-    if is_multicast(ip.dst) {
+    if is_group(ip.dst) {
         return Outcome::Ignored;
     }
     match route(world, ip.dst) {
@@ -260,9 +260,9 @@ fn wrong_source(case: &FromPodCase, src: Addr, world: &World) -> Option<DropReas
     }
 }
 
-fn is_multicast(addr: Addr) -> bool {
+fn is_group(addr: Addr) -> bool {
     match std::net::IpAddr::from(addr) {
-        std::net::IpAddr::V4(v4) => v4.is_multicast(),
+        std::net::IpAddr::V4(v4) => v4.is_multicast() || v4.is_broadcast(),
         std::net::IpAddr::V6(v6) => v6.is_multicast(),
     }
 }

@@ -249,6 +249,7 @@ fn what_ends_at_the_veth() {
     };
     let ignored = |name, packet| Case::new(name, HOOK, packet, Outcome::Done(Ignored));
     let mdns = Ip::new("10.244.1.2", "224.0.0.251", UDP);
+    let wake_up = Ip::new("10.244.1.2", "255.255.255.255", UDP);
     let ping = Ip::new("fe80::5", "fe80::1", ICMPV6);
     world.check_all(&[
         ignored("multicast listener report", report("::", 143)),
@@ -258,6 +259,7 @@ fn what_ends_at_the_veth() {
             report("fd00:1::2", 143),
         ),
         ignored("IPv4 multicast", sent(&mdns, &udp(5353, 5353, &[]))),
+        ignored("IPv4 broadcast", sent(&wake_up, &udp(9, 9, &[]))),
         ignored("link-local ping", sent(&ping, &icmpv6(&ping, 128, &[0; 4]))),
     ]);
 }
