@@ -52,7 +52,7 @@ impl Inner {
     /// same interface again. What a crash, or a lost DEL of an ended container, left is undone.
     fn clear_the_way(&self, request: &AddRequest) -> Result<(), PodError> {
         let Some(present) = self.find(&request.key) else {
-            return Ok(());
+            return self.drop_unreadable(&request.key);
         };
         if present.phase == Phase::Ready && self.is_alive(&present)? {
             return Err(PodError::Duplicate {

@@ -93,7 +93,7 @@ pub enum PodError {
     },
     /// A record on disk that cannot be read.
     #[error(
-        "{path} is not an attachment's record and is left alone: delete the pod that it belonged to, then the file"
+        "{path} is not an attachment's record that this version can read: its addresses stay taken until its pod is deleted, or the file while the agent is stopped"
     )]
     Record {
         /// The file.

@@ -181,6 +181,18 @@ impl Inner {
         Ok(())
     }
 
+    /// Takes away what can be known of an attachment whose record cannot be read, if there is one.
+    pub(super) fn drop_unreadable(&self, key: &Key) -> Result<(), PodError> {
+        if !self.store.has(key) {
+            return Ok(());
+        }
+        // The name follows from the key; the kernel takes routes and program along.
+        veth::remove(&mut Rtnl::open()?, &names::host_ifname(key, 0))?;
+        self.store.remove(key)?;
+        self.records().ipam.free_all(key);
+        Ok(())
+    }
+
     /// Whether the pair of an attachment is there. It is not when its namespace has ended.
     pub(super) fn is_alive(&self, attachment: &Attachment) -> Result<bool, PodError> {
         let mut rtnl = Rtnl::open()?;

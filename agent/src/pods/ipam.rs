@@ -86,6 +86,13 @@ impl Ipam {
         self.memory.freed.drain(..excess);
     }
 
+    /// Gives back all that the owner has.
+    pub(super) fn free_all(&mut self, key: &Key) {
+        let owned = self.taken.iter().filter(|(_, owner)| *owner == key);
+        let owned: Vec<IpAddr> = owned.map(|(address, _)| *address).collect();
+        self.free(key, &owned);
+    }
+
     /// What is to be written down after each change.
     pub(super) fn memory(&self) -> &Memory {
         &self.memory

@@ -16,7 +16,7 @@ impl Inner {
         let _turn = self.busy.turn(key);
         match self.find(key) {
             Some(attachment) => self.take_down(&attachment),
-            None => Ok(()),
+            None => self.drop_unreadable(key),
         }
     }
 
@@ -53,9 +53,13 @@ impl Inner {
         let loaded = self.store.load()?;
         let mut report = RestoreReport::default();
         let patience = Instant::now() + LAST_MOMENT;
-        report
-            .problems
-            .extend(loaded.broken.iter().map(PodError::chain));
+        for strange in loaded.unreadable {
+            // Its pod may be alive: nobody else may get its addresses.
+            let claimed = self.records().ipam.claim(&strange.key, &strange.addresses);
+            let errors = [Some(strange.error), claimed.err()];
+            let errors = errors.iter().flatten().map(PodError::chain);
+            report.problems.extend(errors);
+        }
         for attachment in loaded.attachments {
             let key = Key::of(&attachment);
             let _turn = self.busy.turn(&key);

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -21,8 +22,19 @@ pub(super) struct Store {
 pub(super) struct Loaded {
     /// Records that could be read.
     pub(super) attachments: Vec<Attachment>,
-    /// Files that are no records, with the reason.
-    pub(super) broken: Vec<PodError>,
+    /// Files that are no records of this version.
+    pub(super) unreadable: Vec<Unreadable>,
+}
+
+/// A record that this version does not understand, such as a later version's.
+#[derive(Debug)]
+pub(super) struct Unreadable {
+    /// From the file's name.
+    pub(super) key: Key,
+    /// Whatever can be understood of the addresses it takes.
+    pub(super) addresses: Vec<IpAddr>,
+    /// What is wrong with it.
+    pub(super) error: PodError,
 }
 
 impl Store {
@@ -49,7 +61,7 @@ impl Store {
                 Some("json") => match read(&path) {
                     Ok(Some(attachment)) => loaded.attachments.push(attachment),
                     Ok(None) => remove(&path)?,
-                    Err(error) => loaded.broken.push(error),
+                    Err(error) => loaded.unreadable.push(unreadable(&path, error)),
                 },
                 Some("tmp") => remove(&path)?,
                 _ => {}
@@ -73,6 +85,11 @@ impl Store {
     /// Removes a record; that there is none is no error.
     pub(super) fn remove(&self, key: &Key) -> Result<(), PodError> {
         remove(&self.path_of(key))
+    }
+
+    /// Whether there is a record, be it one that cannot be read.
+    pub(super) fn has(&self, key: &Key) -> bool {
+        self.path_of(key).exists()
     }
 
     /// What IPAM remembers, or none when there is nothing readable.
@@ -112,6 +129,23 @@ fn read(path: &Path) -> Result<Option<Attachment>, PodError> {
         path: path.to_owned(),
         source,
     })
+}
+
+fn unreadable(path: &Path, error: PodError) -> Unreadable {
+    let text = fs::read(path).unwrap_or_default();
+    let value: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+    let addresses = value["addresses"].as_array().into_iter().flatten();
+    let addresses = addresses.filter_map(|a| a.as_str()?.parse().ok());
+    let stem = path.file_stem().and_then(|stem| stem.to_str());
+    let (container_id, ifname) = stem.and_then(|s| s.split_once('@')).unwrap_or_default();
+    Unreadable {
+        key: Key {
+            container_id: container_id.into(),
+            ifname: ifname.into(),
+        },
+        addresses: addresses.collect(),
+        error,
+    }
 }
 
 fn remove(path: &Path) -> Result<(), PodError> {
@@ -209,14 +243,23 @@ mod tests {
         for (name, text) in [
             ("a@eth0.json", ""),
             ("b@eth0.tmp", "{"),
-            ("c@eth0.json", "{}"),
+            (
+                "c@eth0.json",
+                r#"{"phase": "moving", "addresses": ["10.244.1.2", 7]}"#,
+            ),
         ] {
             fs::write(directory.join(name), text).unwrap();
         }
         let loaded = store.load().unwrap();
+        let [strange] = &loaded.unreadable[..] else {
+            panic!("{loaded:?}");
+        };
         assert!(
-            matches!(&loaded.broken[..], [PodError::Record { path, .. }] if path.ends_with("c@eth0.json"))
+            matches!(&strange.error, PodError::Record { path, .. } if path.ends_with("c@eth0.json"))
         );
+        assert_eq!(strange.key.container_id, "c");
+        assert_eq!(strange.key.ifname, "eth0");
+        assert_eq!(strange.addresses, ["10.244.1.2".parse::<IpAddr>().unwrap()]);
         let left: Vec<_> = fs::read_dir(&directory)
             .unwrap()
             .map(|e| e.unwrap().file_name())

@@ -106,6 +106,14 @@ impl Node {
 
     /// The same; `reached` is called after each step of ADD and DEL.
     pub(crate) async fn agent_with(&self, reached: impl Fn(Step) + Send + Sync + 'static) -> Pods {
+        let pods = self.unready_agent(reached);
+        let report = pods.restore().await.unwrap();
+        assert_eq!(report.problems, Vec::<String>::new());
+        pods
+    }
+
+    /// An agent that has not looked at anything yet.
+    pub(crate) fn unready_agent(&self, reached: impl Fn(Step) + Send + Sync + 'static) -> Pods {
         let pods = Pods::with_steps(
             self.state.path(),
             self.datapath.clone(),
@@ -113,10 +121,7 @@ impl Node {
             Arc::new(RwLock::new(())),
             Steps::new(reached),
         );
-        let pods = pods.unwrap();
-        let report = pods.restore().await.unwrap();
-        assert_eq!(report.problems, Vec::<String>::new());
-        pods
+        pods.unwrap()
     }
 
     /// Records and host sides of veths that exist now.

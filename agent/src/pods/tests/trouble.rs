@@ -187,6 +187,37 @@ fn an_agent_drops_what_ended_while_it_was_away() {
     });
 }
 
+/// A later version may have written what this one does not know.
+#[test]
+fn an_unreadable_record_keeps_its_addresses_until_del() {
+    on_a_node(OVERLAY, async || {
+        let node = Node::new(&["10.244.1.0/29"]);
+        let pods = node.agent().await;
+        let (strange, other) = (Container::new("strange"), Container::new("other"));
+        let attachment = pods.add(strange.request()).await.unwrap();
+        drop(pods);
+        let record = node.state.path().join("attachments/strange@eth0.json");
+        let text = std::fs::read_to_string(&record).unwrap();
+        std::fs::write(&record, text.replace("\"ready\"", "\"moving\"")).unwrap();
+        std::fs::remove_file(node.state.path().join("ipam.json")).unwrap();
+
+        let pods = node.unready_agent(|_| {});
+        let report = pods.restore().await.unwrap();
+        assert!(
+            matches!(&report.problems[..], [problem] if problem.contains("strange@eth0.json")),
+            "{report:?}"
+        );
+        let fresh = pods.add(other.request()).await.unwrap();
+        assert_ne!(fresh.addresses, attachment.addresses);
+        assert!(record.exists() && strange.has("eth0"), "it is left alone");
+        pods.del(strange.key()).await.unwrap();
+        assert!(!record.exists() && !strange.has("eth0"));
+        pods.del(other.key()).await.unwrap();
+        assert_eq!(pods.exhausted(), None);
+        assert_eq!(node.leftovers(), Vec::<String>::new());
+    });
+}
+
 #[test]
 fn exhaustion_is_an_error_that_passes() {
     on_a_node(OVERLAY, async || {
