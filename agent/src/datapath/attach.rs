@@ -125,6 +125,7 @@ impl Datapath {
         loaded: &mut Loaded,
         repaired: &mut Vec<String>,
     ) -> Result<(), DatapathError> {
+        self.pins.require_bpffs()?;
         let mut result = Ok(());
         for ((program, ifindex), link) in std::mem::take(&mut loaded.links) {
             let ifname = device_name(ifindex);
@@ -170,13 +171,19 @@ impl Datapath {
                 (Attached::New, create(classifier, program, ifname)?)
             }
         };
+        let mut pinned = Ok(());
         let link = if path.exists() {
             link
         } else {
-            FdLink::from(link.pin(&path).map_err(pins::pin(&path))?)
+            pinned = self.pins.require_bpffs();
+            if pinned.is_ok() {
+                FdLink::from(link.pin(&path).map_err(pins::pin(&path))?)
+            } else {
+                link
+            }
         };
         loaded.links.insert((program, ifindex), link);
-        Ok(attached)
+        pinned.map(|()| attached)
     }
 
     fn is_alive(&self, loaded: &Loaded, program: Program, ifname: &str, ifindex: u32) -> bool {

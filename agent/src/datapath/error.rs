@@ -23,6 +23,14 @@ pub enum DatapathError {
         #[source]
         source: io::Error,
     },
+    /// The directory for pins is not on a bpffs any more.
+    #[error(
+        "{path} is not on a bpffs any more: mount it again with `mount -t bpf bpf /sys/fs/bpf`; until then programs run only as long as the agent"
+    )]
+    NoBpffs {
+        /// The directory.
+        path: PathBuf,
+    },
     /// A pin cannot be read, moved or removed.
     #[error("cannot {action} the pin {path}")]
     PinFile {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use aya::Ebpf;
 use aya::pin::PinError;
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::load::PINNED_MAPS;
 use super::{DatapathError, Program};
@@ -35,6 +36,18 @@ impl Pins {
         [self.maps(), self.progs(), self.links()]
             .iter()
             .try_for_each(|dir| create_dir(dir))
+    }
+
+    /// Refuses when no pin can be made, such as when the bpffs was unmounted. To be asked before a link
+    /// is pinned, because aya closes a link that it cannot pin, and that would detach the program.
+    pub(super) fn require_bpffs(&self) -> Result<(), DatapathError> {
+        let path = self.links();
+        let file_system = statfs(&path).map(|fs| fs.filesystem_type());
+        if file_system == Ok(BPF_FS_MAGIC) {
+            Ok(())
+        } else {
+            Err(DatapathError::NoBpffs { path })
+        }
     }
 
     /// The pins of programs that are not there.

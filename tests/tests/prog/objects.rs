@@ -124,6 +124,43 @@ fn pins_of_maps_come_back() {
 }
 
 #[test]
+fn an_unmounted_bpffs_detaches_nothing() {
+    let Some(world) = World::new() else { return };
+    let mount = std::env::temp_dir().join(format!("oxlan-bpffs-{}", std::process::id()));
+    fs::create_dir(&mount).unwrap();
+    let path = mount.display();
+    host(&format!("mount -t bpf bpf {path}")).unwrap();
+    let options = Options {
+        bpf_dir: mount.join("oxlan"),
+        ..world.options()
+    };
+    let datapath = Datapath::open(options).unwrap();
+    datapath.commit().unwrap();
+    let attach = || datapath.attach(Program::FromUplink, "up0", UPLINK);
+    attach().unwrap();
+    host(&format!("umount -l {path}")).unwrap();
+    for _ in 0..2 {
+        let refused = attach().unwrap_err();
+        assert!(
+            matches!(refused, DatapathError::NoBpffs { .. }),
+            "{refused}"
+        );
+        datapath.repair_pins().unwrap_err();
+        assert_eq!(attached_programs(), 1);
+    }
+    host(&format!("mount -t bpf bpf {path}")).unwrap();
+    let repaired = datapath.repair_pins().unwrap();
+    assert_eq!(repaired.len(), 5 + 4 + 1, "{repaired:?}");
+    assert_eq!(attach().unwrap(), Attached::Kept);
+    assert_eq!(alive(&datapath), [true]);
+    drop(datapath);
+    host(&format!("umount {path}")).unwrap();
+    // What was made on the file system below while nothing was mounted on it.
+    fs::remove_dir_all(&mount).unwrap();
+    wait_for_no_programs();
+}
+
+#[test]
 fn a_device_that_is_gone() {
     let Some(world) = World::with_tcx() else {
         return;
