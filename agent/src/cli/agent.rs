@@ -8,6 +8,7 @@ use clap::Args;
 use oxlan_common::maps::{MAX_POD_ADDRESSES, MAX_ROUTES, MAX_VTEPS};
 use tracing_subscriber::EnvFilter;
 
+use super::Directories;
 use crate::datapath;
 use crate::node;
 
@@ -20,42 +21,20 @@ pub(super) struct Options {
     /// TOML file that names the cluster's nodes; followed when it changes
     #[arg(long, env = "OXLAN_CLUSTER_FILE", value_name = "FILE")]
     cluster_file: PathBuf,
-    /// Directory of the socket and the lock
-    #[arg(
-        long,
-        env = "OXLAN_RUN_DIR",
-        value_name = "DIR",
-        default_value = "/run/oxlan"
-    )]
-    run_dir: PathBuf,
-    /// Directory of what must survive a reboot: pod attachments, one file each
-    #[arg(
-        long,
-        env = "OXLAN_STATE_DIR",
-        value_name = "DIR",
-        default_value = "/var/lib/oxlan"
-    )]
-    state_dir: PathBuf,
-    /// Directory of pinned maps and programs, on a bpffs
-    #[arg(
-        long,
-        env = "OXLAN_BPF_DIR",
-        value_name = "DIR",
-        default_value = "/sys/fs/bpf/oxlan"
-    )]
-    bpf_dir: PathBuf,
+    #[command(flatten)]
+    directories: Directories,
     /// Device on the underlay [default: the one that holds the node's underlay address]
     #[arg(long, env = "OXLAN_UPLINK", value_name = "DEV")]
     uplink: Option<String>,
     /// Most pod addresses on this node; a pod with both families has two
-    #[arg(long, env = "OXLAN_MAX_PODS", value_name = "N", default_value_t = MAX_POD_ADDRESSES)]
+    #[arg(long, env = "OXLAN_MAX_PODS", value_name = "N", default_value_t = MAX_POD_ADDRESSES, value_parser = clap::value_parser!(u32).range(1..))]
     max_pods: u32,
     /// Most pod CIDRs in the cluster; a node with both families has two
-    #[arg(long, env = "OXLAN_MAX_ROUTES", value_name = "N", default_value_t = MAX_ROUTES)]
+    #[arg(long, env = "OXLAN_MAX_ROUTES", value_name = "N", default_value_t = MAX_ROUTES, value_parser = clap::value_parser!(u32).range(1..))]
     max_routes: u32,
     /// Most nodes in the cluster
-    #[arg(long, env = "OXLAN_MAX_VTEPS", value_name = "N", default_value_t = MAX_VTEPS)]
-    max_vteps: u32,
+    #[arg(long, env = "OXLAN_MAX_NODES", value_name = "N", default_value_t = MAX_VTEPS, value_parser = clap::value_parser!(u32).range(1..))]
+    max_nodes: u32,
     /// What to log: error, warn, info, debug or trace, or rules as `info,oxlan::node=trace`
     #[arg(long, env = "OXLAN_LOG", value_name = "RULES", default_value = "info")]
     log: String,
@@ -77,16 +56,17 @@ pub(super) fn run(options: Options) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start threads")?;
+    let directories = options.directories;
     let options = node::Options {
         node: options.node,
         cluster_file: options.cluster_file,
-        run_dir: options.run_dir,
-        state_dir: options.state_dir,
+        run_dir: directories.run_dir,
+        state_dir: directories.state_dir,
         datapath: datapath::Options {
-            bpf_dir: options.bpf_dir,
+            bpf_dir: directories.bpf_dir,
             max_pod_addresses: options.max_pods,
             max_routes: options.max_routes,
-            max_vteps: options.max_vteps,
+            max_vteps: options.max_nodes,
         },
         uplink: options.uplink,
     };

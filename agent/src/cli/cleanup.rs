@@ -1,40 +1,18 @@
 //! `oxlan cleanup`.
 
 use std::io::{self, BufRead, IsTerminal, Write};
-use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::Args;
 
-use crate::node::{self, Directories};
+use super::Directories;
+use crate::node;
 
 /// Options of `oxlan cleanup`.
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// The agent's run directory
-    #[arg(
-        long,
-        env = "OXLAN_RUN_DIR",
-        value_name = "DIR",
-        default_value = "/run/oxlan"
-    )]
-    run_dir: PathBuf,
-    /// The agent's state directory
-    #[arg(
-        long,
-        env = "OXLAN_STATE_DIR",
-        value_name = "DIR",
-        default_value = "/var/lib/oxlan"
-    )]
-    state_dir: PathBuf,
-    /// The agent's directory of pins
-    #[arg(
-        long,
-        env = "OXLAN_BPF_DIR",
-        value_name = "DIR",
-        default_value = "/sys/fs/bpf/oxlan"
-    )]
-    bpf_dir: PathBuf,
+    #[command(flatten)]
+    directories: Directories,
     /// Do not ask
     #[arg(long, short)]
     yes: bool,
@@ -45,10 +23,10 @@ pub(super) fn run(options: Options) -> anyhow::Result<()> {
     if !options.yes && !confirmed(&options)? {
         bail!("nothing was removed");
     }
-    let removed = node::cleanup(&Directories {
-        run: options.run_dir,
-        state: options.state_dir,
-        bpf: options.bpf_dir,
+    let removed = node::cleanup(&node::Directories {
+        run: options.directories.run_dir,
+        state: options.directories.state_dir,
+        bpf: options.directories.bpf_dir,
     })?;
     let mut text = String::new();
     for what in &removed.done {
@@ -76,7 +54,7 @@ fn confirmed(options: &Options) -> anyhow::Result<bool> {
         out,
         "This cuts off every pod of this node and removes programs, maps, interfaces, routes, the\n\
          nftables table and the state in {}. Go on? [y/N] ",
-        options.state_dir.display()
+        options.directories.state_dir.display()
     )?;
     out.flush()?;
     let mut answer = String::new();

@@ -45,6 +45,35 @@ enum Command {
     Completions(completions::Options),
 }
 
+/// Where an agent keeps things: for the agent, and for who removes them.
+#[derive(Debug, Args)]
+pub(crate) struct Directories {
+    /// Directory of the agent's socket and lock
+    #[arg(
+        long,
+        env = "OXLAN_RUN_DIR",
+        value_name = "DIR",
+        default_value = "/run/oxlan"
+    )]
+    pub(crate) run_dir: PathBuf,
+    /// Directory of what must survive a reboot: pod attachments, one file each
+    #[arg(
+        long,
+        env = "OXLAN_STATE_DIR",
+        value_name = "DIR",
+        default_value = "/var/lib/oxlan"
+    )]
+    pub(crate) state_dir: PathBuf,
+    /// Directory of pinned maps, programs and links, on a bpffs
+    #[arg(
+        long,
+        env = "OXLAN_BPF_DIR",
+        value_name = "DIR",
+        default_value = "/sys/fs/bpf/oxlan"
+    )]
+    pub(crate) bpf_dir: PathBuf,
+}
+
 /// Options of every command that asks the agent.
 #[derive(Debug, Args)]
 pub(crate) struct Ask {
@@ -81,6 +110,48 @@ impl Cli {
                 eprintln!("oxlan: {error:#}");
                 ExitCode::FAILURE
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    /// A full map tells which option to raise.
+    #[test]
+    fn options_that_errors_name_exist() {
+        let cli = Cli::command();
+        let agent = cli.find_subcommand("agent").unwrap();
+        let options: Vec<_> = agent.get_arguments().filter_map(|a| a.get_long()).collect();
+        for option in crate::datapath::CAPACITY_OPTIONS {
+            let name = option.strip_prefix("--").unwrap();
+            assert!(
+                options.contains(&name),
+                "{option} is not one of {options:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_map_without_room_is_refused() {
+        for option in crate::datapath::CAPACITY_OPTIONS {
+            let line = [
+                "oxlan",
+                "agent",
+                "--node=a",
+                "--cluster-file=f",
+                option,
+                "0",
+            ];
+            let refused = Cli::try_parse_from(line).unwrap_err().to_string();
+            assert!(refused.contains(option), "{refused}");
         }
     }
 }

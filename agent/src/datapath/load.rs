@@ -18,6 +18,9 @@ use super::{AttachMode, Datapath, DatapathError, Loaded, OBJECT, Options, Progra
 /// `BPF_F_NO_PREALLOC` (include/uapi/linux/bpf.h).
 const NO_PREALLOC: u32 = 1;
 
+/// The options of `oxlan agent` that set the capacities of `PODS`, `ROUTES` and `VTEPS`.
+pub(crate) const CAPACITY_OPTIONS: [&str; 3] = ["--max-pods", "--max-routes", "--max-nodes"];
+
 /// What a map must look like to be used by this version's programs.
 pub(super) struct MapSpec {
     pub(super) name: &'static str,
@@ -134,14 +137,15 @@ fn assemble(
     mut ebpf: Ebpf,
     pinned: Vec<(&'static str, MapData)>,
 ) -> Result<Datapath, DatapathError> {
+    let [for_pods, for_routes, for_nodes] = CAPACITY_OPTIONS;
     Ok(Datapath {
         pins,
         mode,
         taken_over,
         pinned,
-        pods: table(&mut ebpf, "PODS", options.max_pod_addresses, "--max-pods")?,
-        routes: table(&mut ebpf, "ROUTES", options.max_routes, "--max-routes")?,
-        vteps: table(&mut ebpf, "VTEPS", options.max_vteps, "--max-nodes")?,
+        pods: table(&mut ebpf, "PODS", options.max_pod_addresses, for_pods)?,
+        routes: table(&mut ebpf, "ROUTES", options.max_routes, for_routes)?,
+        vteps: table(&mut ebpf, "VTEPS", options.max_vteps, for_nodes)?,
         config: Mutex::new(typed::<Array<MapData, Config>>(&mut ebpf, "CONFIG")?),
         counters: typed::<PerCpuArray<MapData, Counter>>(&mut ebpf, "COUNTERS")?,
         audit: Mutex::new(Some(typed::<RingBuf<MapData>>(&mut ebpf, "AUDIT")?)),

@@ -33,6 +33,8 @@ pub use program::{Program, Side};
 pub use table::Table;
 pub use watch::ChangeWatcher;
 
+#[cfg(test)]
+pub(crate) use load::CAPACITY_OPTIONS;
 use pins::Pins;
 use table::TableData;
 
