@@ -116,21 +116,23 @@ fn pods_with_one_family() {
     }
 }
 
+/// In both directions, whichever source address the host chooses.
+fn host_and_pod_talk(node: &Node, pod: &Pod) -> Result<()> {
+    for (host, address) in overlay_addresses(node)?.into_iter().zip(pod.addresses()) {
+        talk(End::new(&node.netns, host), End::new(&pod.netns, address))?;
+        talk(End::new(&pod.netns, address), End::new(&node.netns, host))?;
+        // The host's own choice of the source address must lead back, too.
+        node.netns.run(&format!("ping -n -q -c 1 -W 2 {address}"))?;
+    }
+    Ok(())
+}
+
 #[test]
 fn a_host_and_its_own_pods() {
     with_cluster(Shape::nodes(1), |cluster| {
         let node = &cluster.nodes[0];
         let pod = node.add_pod("a")?;
-        for (host, address) in overlay_addresses(node)?.into_iter().zip(pod.addresses()) {
-            talk(End::new(&node.netns, host), End::new(&pod.netns, address))?;
-            talk(End::new(&pod.netns, address), End::new(&node.netns, host))?;
-        }
-        // The host's own choice of the source address must lead back, too.
-        node.netns
-            .run(&format!("ping -n -q -c 1 -W 2 {}", pod.ipv4()?))?;
-        node.netns
-            .run(&format!("ping -n -q -c 1 -W 2 {}", pod.ipv6()?))
-            .map(drop)
+        host_and_pod_talk(node, &pod)
     });
 }
 
@@ -139,15 +141,7 @@ fn a_host_and_pods_of_another_node() {
     with_cluster(Shape::nodes(2), |cluster| {
         let node = &cluster.nodes[0];
         let pod = cluster.nodes[1].add_pod("a")?;
-        for (host, address) in overlay_addresses(node)?.into_iter().zip(pod.addresses()) {
-            talk(End::new(&node.netns, host), End::new(&pod.netns, address))?;
-            talk(End::new(&pod.netns, address), End::new(&node.netns, host))?;
-        }
-        node.netns
-            .run(&format!("ping -n -q -c 1 -W 2 {}", pod.ipv4()?))?;
-        node.netns
-            .run(&format!("ping -n -q -c 1 -W 2 {}", pod.ipv6()?))
-            .map(drop)
+        host_and_pod_talk(node, &pod)
     });
 }
 
