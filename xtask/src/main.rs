@@ -12,6 +12,7 @@ mod exec;
 mod lint;
 mod setup;
 mod test;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;

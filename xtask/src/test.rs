@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 
 use crate::exec::{exec, find_program, is_root, line};
-use crate::{setup, workspace};
+use crate::{setup, vm, workspace};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -16,6 +16,9 @@ pub(crate) struct Arguments {
     tier: Tier,
     /// Only tests whose name contains this
     filter: Option<String>,
+    /// The Debian suite whose kernel the tier `vm` boots, instead of several
+    #[arg(long, value_enum)]
+    kernel: Option<vm::Suite>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -28,7 +31,9 @@ enum Tier {
     Netns,
     /// A container runtime that calls the plugin
     Runtime,
-    /// All of them
+    /// A selection of `netns` on other kernels in virtual machines, which is slow: not one of `all`
+    Vm,
+    /// All of them but `vm`
     All,
 }
 
@@ -54,6 +59,10 @@ struct Sums {
 /// The command; fails when a test fails, when a tier cannot be built, and when it executes no test.
 pub(crate) fn command(arguments: &Arguments) -> Result<ExitCode> {
     setup::ensure()?;
+    ensure!(
+        arguments.kernel.is_none() || arguments.tier == Tier::Vm,
+        "--kernel is for `cargo xtask test vm`: the other tiers run on the kernel of this machine"
+    );
     let mut sums = Sums::default();
     let wanted = |tier| arguments.tier == Tier::All || arguments.tier == tier;
     let filter = arguments.filter.as_deref();
@@ -69,6 +78,16 @@ pub(crate) fn command(arguments: &Arguments) -> Result<ExitCode> {
     for (tier, name, prefixes) in ROOT_TIERS {
         if wanted(tier) {
             sums.add(name, root_command(prefixes, filter), filter);
+        }
+    }
+    if arguments.tier == Tier::Vm {
+        vm::prepare()?;
+        let kernels = arguments
+            .kernel
+            .map_or(vm::Suite::ALL.to_vec(), |one| vec![one]);
+        for kernel in kernels {
+            let command = vm::command(kernel, filter);
+            sums.add(&format!("vm {}", kernel.name()), command, filter);
         }
     }
     sums.print();

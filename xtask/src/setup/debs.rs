@@ -2,7 +2,7 @@
 //!
 //! Installing containerd would start services on the host, and busybox-static would replace busybox.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -43,7 +43,7 @@ pub(super) fn ensure() -> Result<Outcome> {
 
 /// Unpacks one package of a version from a suite that this machine need not know, without root.
 pub(super) fn unpack_from(suite: &str, package: &str, version: &str, to: &Path) -> Result<()> {
-    let apt = PrivateApt::new(suite)?;
+    let apt = PrivateApt::new(&tools().join("apt"), suite)?;
     exec(apt.command("apt-get").arg("update"))?;
     let known = output(apt.command("apt-cache").args(["madison", package]))?;
     let full = pick_version(&known, version)
@@ -91,7 +91,8 @@ fn download(to: &Path) -> Result<()> {
     exec(&mut download())
 }
 
-fn unpack_all(archives: &Path, to: &Path) -> Result<()> {
+/// Unpacks the packages of a directory.
+pub(crate) fn unpack_all(archives: &Path, to: &Path) -> Result<()> {
     for entry in std::fs::read_dir(archives)? {
         let archive = entry?.path();
         exec(Command::new("dpkg").arg("-x").arg(archive).arg(to))?;
@@ -99,7 +100,8 @@ fn unpack_all(archives: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn recreate(directory: &Path) -> Result<()> {
+/// Makes an empty directory.
+pub(crate) fn recreate(directory: &Path) -> Result<()> {
     if directory.exists() {
         std::fs::remove_dir_all(directory)
             .with_context(|| format!("cannot clear {}", directory.display()))?;
@@ -109,13 +111,13 @@ fn recreate(directory: &Path) -> Result<()> {
 }
 
 /// apt with its own lists and sources, so that nothing of the system changes and no root is needed.
-struct PrivateApt {
-    configuration: std::path::PathBuf,
+pub(crate) struct PrivateApt {
+    configuration: PathBuf,
 }
 
 impl PrivateApt {
-    fn new(suite: &str) -> Result<Self> {
-        let base = tools().join("apt");
+    /// Keeps everything in the directory `base`; `suite` is a line of `sources.list`.
+    pub(crate) fn new(base: &Path, suite: &str) -> Result<Self> {
         for directory in [
             "state/lists/partial",
             "cache/archives/partial",
@@ -141,7 +143,8 @@ impl PrivateApt {
         Ok(Self { configuration })
     }
 
-    fn command(&self, program: &str) -> Command {
+    /// One of apt's programs.
+    pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.env("APT_CONFIG", &self.configuration);
         command

@@ -4,7 +4,7 @@
 //! A step that cannot do its work reports what is missing and the others go on.
 
 mod bpffs;
-mod debs;
+pub(crate) mod debs;
 mod linker;
 mod packages;
 mod rust_src;
@@ -81,6 +81,12 @@ fn must_build(state: &State) -> Result<()> {
         bail!("the BPF programs cannot be built, see above");
     }
     Ok(())
+}
+
+/// Ensures that there is what runs virtual machines, besides what [`ensure`] does.
+pub(crate) fn ensure_emulator() -> Result<()> {
+    let _lock = lock()?;
+    packages::ensure_emulator().map(drop)
 }
 
 /// Ensures only that the BPF programs can be built.

@@ -6,7 +6,7 @@ use super::Outcome;
 use crate::exec::{as_root, can_be_root, exec, find_program, output};
 
 /// A program and the packages that have it: the first that this distribution knows is installed.
-const PROGRAMS: [(&str, &[&str]); 14] = [
+const PROGRAMS: [Program; 14] = [
     ("ip", &["iproute2"]),
     ("tc", &["iproute2"]),
     ("bpftool", &["bpftool", "linux-tools-generic"]),
@@ -24,8 +24,21 @@ const PROGRAMS: [(&str, &[&str]); 14] = [
     ("sysctl", &["procps"]),
 ];
 
+/// What only the tests in virtual machines need, which is large.
+const EMULATOR: [Program; 1] = [("qemu-system-x86_64", &["qemu-system-x86"])];
+
+type Program = (&'static str, &'static [&'static str]);
+
 pub(super) fn ensure() -> Result<Outcome> {
-    let missing = missing();
+    ensure_programs(&PROGRAMS)
+}
+
+pub(super) fn ensure_emulator() -> Result<Outcome> {
+    ensure_programs(&EMULATOR)
+}
+
+fn ensure_programs(programs: &[Program]) -> Result<Outcome> {
+    let missing = missing(programs);
     if missing.is_empty() {
         return Ok(Outcome::Ready);
     }
@@ -38,7 +51,7 @@ pub(super) fn ensure() -> Result<Outcome> {
     }
     install(&missing)
         .with_context(|| format!("these programs are missing: {}", names.join(" ")))?;
-    let left: Vec<&str> = self::missing()
+    let left: Vec<&str> = self::missing(programs)
         .iter()
         .map(|(program, _)| *program)
         .collect();
@@ -48,10 +61,8 @@ pub(super) fn ensure() -> Result<Outcome> {
     Ok(Outcome::Installed)
 }
 
-type Program = (&'static str, &'static [&'static str]);
-
-fn missing() -> Vec<Program> {
-    PROGRAMS
+fn missing(programs: &[Program]) -> Vec<Program> {
+    programs
         .iter()
         .filter(|(program, _)| find_program(program).is_none())
         .copied()
