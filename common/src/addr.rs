@@ -13,8 +13,9 @@ pub const V4_PREFIX_BITS: u8 = 96;
 
 /// An IPv4 or IPv6 address, in network byte order; IPv4 as v4-mapped IPv6.
 ///
-/// All maps use this form, so there is one code path for both families.
-#[repr(C)]
+/// All maps use this form, so there is one code path for both families. The alignment is that of
+/// the structs in maps; without it, the BPF target reads addresses byte by byte.
+#[repr(C, align(4))]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
 pub struct Addr {
     /// The 16 bytes as they stand in an IPv6 header.
@@ -165,8 +166,8 @@ impl fmt::Debug for Addr {
     }
 }
 
-/// An Ethernet address (IEEE 802), in transmission order.
-#[repr(C)]
+/// An Ethernet address (IEEE 802), in transmission order; aligned as it is wherever it is stored.
+#[repr(C, align(2))]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
 pub struct Mac {
     /// The six bytes as they stand in a frame.

@@ -8,6 +8,7 @@ use crate::packet::{Front, Packet};
 
 /// What happens to a packet that the overlay device has decapsulated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
 pub enum FromOverlay<'t> {
     /// Nothing is configured yet: whoever comes next may have it.
     Unconfigured,

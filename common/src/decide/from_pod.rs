@@ -17,6 +17,7 @@ const MAX_IPV4_LEN: u32 = 0xffff;
 
 /// What happens to a packet from a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
 pub enum FromPod<'t> {
     /// Nothing is configured yet: whoever comes next may have it.
     Unconfigured,

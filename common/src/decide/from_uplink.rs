@@ -13,6 +13,7 @@ const MIN_UDP_LEN: u32 = 8 + 8 + 14;
 
 /// What happens to a packet that the uplink received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
 pub enum FromUplink<'t> {
     /// Not VXLAN for us, as far as we can see: the host's own stack has it.
     NotOurs,

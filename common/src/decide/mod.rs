@@ -2,6 +2,9 @@
 //!
 //! Each program has its own function and its own enum of outcomes, so that its entry point is one
 //! exhaustive `match`. Kernel and host tests run this same code, on BPF maps and on ordinary maps.
+//!
+//! Those enums have a tag of their own (`repr(u32)`). In the spare values of a field, where the compiler
+//! may put it, the verifier does not know it any more once the field was read, and takes every way out.
 
 use crate::addr::{Addr, Mac};
 use crate::maps::{

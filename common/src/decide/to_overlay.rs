@@ -8,6 +8,7 @@ use crate::packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Front, array};
 
 /// What happens to a packet that the host sends into the overlay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
 pub enum ToOverlay<'t> {
     /// Nothing is configured yet: the device drops what has no metadata.
     Unconfigured,
