@@ -69,6 +69,14 @@ pub(crate) fn count_drop(reason: DropReason, bytes: u32) {
     add(reason.slot(), bytes);
 }
 
+/// Packets of a verdict on this CPU so far.
+#[inline(always)]
+pub(crate) fn packets(verdict: Verdict) -> u64 {
+    COUNTERS
+        .get(verdict.slot())
+        .map_or(0, |counter| counter.packets)
+}
+
 #[inline(always)]
 fn add(slot: u32, bytes: u32) {
     if let Some(counter) = COUNTERS.get_ptr_mut(slot) {

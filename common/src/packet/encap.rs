@@ -63,7 +63,7 @@ impl Encapsulation {
 
     /// The headers for a packet whose inner frame begins with `front` and is `frame_len` bytes long.
     ///
-    /// `hash` is the flow's, `id` is random: fragments of different packets must not be mixed up.
+    /// `hash` is the flow's, `id` differs from packet to packet: their fragments must not be mixed up.
     /// DF is not set, as by the kernel's VXLAN device, so that a narrow underlay fragments instead of
     /// losing packets. ECN bits are copied (RFC 6040, section 4.1), DSCP is not.
     #[inline(always)]
