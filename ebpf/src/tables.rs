@@ -22,8 +22,9 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn pod(&self, addr: &Addr) -> Option<&PodValue> {
-        // SAFETY: entries are only replaced as a whole, and the kernel frees a replaced one when no
-        // program uses it any more.
+        // SAFETY: the kernel keeps the memory as long as a program may use it. It may use it for
+        // another entry of the same map meanwhile: then one packet goes by the old and the new value,
+        // which are both numbers without rules.
         unsafe { PODS.get(addr) }
     }
 
