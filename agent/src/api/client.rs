@@ -94,15 +94,16 @@ fn exchange(run_dir: &Path, method: &str, path: &str, body: &[u8]) -> Result<Ans
     let done = (|| {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        stream.write_all(&request)?;
-        // The request asks for the connection to be closed, so the answer ends where the stream does.
-        stream.read_to_end(&mut answer)
+        // An agent that refuses a request need not read it to the end: its answer says why.
+        let sent = stream.write_all(&request);
+        stream.read_to_end(&mut answer)?;
+        sent
     })();
-    done.map_err(|source| ClientError::Broken {
-        socket: socket.clone(),
-        source,
-    })?;
-    parse(&answer).ok_or(ClientError::NotHttp { socket })
+    match (parse(&answer), done) {
+        (Some(answer), _) => Ok(answer),
+        (None, Err(source)) => Err(ClientError::Broken { socket, source }),
+        (None, Ok(())) => Err(ClientError::NotHttp { socket }),
+    }
 }
 
 /// Status and body of a whole answer; none if it is not one, or if it ends early.

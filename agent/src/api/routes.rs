@@ -2,6 +2,7 @@
 
 use axum::body::Bytes;
 use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
@@ -30,6 +31,7 @@ pub(super) fn router(state: ApiState) -> Router {
         .route(Verb::Gc.path(), cni(Verb::Gc))
         .route(Verb::Status.path(), cni(Verb::Status))
         .fallback(unknown)
+        .method_not_allowed_fallback(wrong_method)
         .with_state(state)
 }
 
@@ -97,8 +99,8 @@ async fn drops(State(state): State<ApiState>) -> Result<Json<Drops>, Response> {
 /// Answers a CNI verb. The body is read as bytes, because curl's default content type is not JSON.
 fn cni(verb: Verb) -> MethodRouter<ApiState> {
     post(
-        move |State(state): State<ApiState>, body: Bytes| async move {
-            match cni_answer(&state, verb, &body).await {
+        move |State(state): State<ApiState>, body: Result<Bytes, BytesRejection>| async move {
+            match cni_answer(&state, verb, body).await {
                 Ok(result) => Json(result).into_response(),
                 Err(error) => (cni_status(error.code), Json(error)).into_response(),
             }
@@ -106,8 +108,16 @@ fn cni(verb: Verb) -> MethodRouter<ApiState> {
     )
 }
 
-async fn cni_answer(state: &ApiState, verb: Verb, body: &[u8]) -> Result<Value, CniError> {
-    let request = serde_json::from_slice(body).map_err(|e| {
+async fn cni_answer(
+    state: &ApiState,
+    verb: Verb,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Value, CniError> {
+    let body = body.map_err(|e| {
+        let msg = "the request is larger than 2 MiB, or its end is missing";
+        CniError::new(code::DECODE, msg).with_details(e.body_text())
+    })?;
+    let request = serde_json::from_slice(&body).map_err(|e| {
         let msg = "the request is not of the form {containerId, netns, ifname, args, config}";
         CniError::new(code::DECODE, msg).with_details(e.to_string())
     })?;
@@ -130,6 +140,11 @@ async fn unknown() -> (StatusCode, Json<Failure>) {
                  /v1/routes, /v1/drops and POST /v1/cni/{add,del,check,gc,status}";
     let error = error.to_owned();
     (StatusCode::NOT_FOUND, Json(Failure { error }))
+}
+
+async fn wrong_method() -> (StatusCode, Json<Failure>) {
+    let error = "wrong method: paths below /v1/cni/ want POST, all others GET".to_owned();
+    (StatusCode::METHOD_NOT_ALLOWED, Json(Failure { error }))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it ends its life here")]

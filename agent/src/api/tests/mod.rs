@@ -136,6 +136,37 @@ fn drops_have_a_row_for_every_reason() {
     });
 }
 
+/// Whatever a client sends, the answer has the documented form.
+#[test]
+fn strange_requests_get_answers_of_the_usual_form() {
+    on_a_node(&[], async || {
+        let node = Node::new(CIDRS);
+        let api = Api::start(&node).await;
+        let post = |path: &'static str, body: Vec<u8>| {
+            api.ask(move |run_dir| client::post(run_dir, path, &body).unwrap())
+        };
+        let (status, answer) = post("/v1/status", Vec::new()).await;
+        assert_eq!(status, 405);
+        assert!(
+            answer["error"].as_str().unwrap().contains("GET"),
+            "{answer}"
+        );
+        let (status, answer) = api.get("/v1/cni/add").await;
+        assert_eq!(status, 405);
+        assert!(
+            answer["error"].as_str().unwrap().contains("POST"),
+            "{answer}"
+        );
+        let large = vec![b' '; 3 << 20];
+        let deep = "[".repeat(1 << 20).into_bytes();
+        for body in [Vec::new(), b"{".to_vec(), b"\xff\xfe".to_vec(), large, deep] {
+            let (status, answer) = post("/v1/cni/add", body).await;
+            assert_eq!((status, &answer["code"]), (400, &json!(6)), "{answer}");
+        }
+        assert_eq!(api.get("/v1/pods").await, (200, json!([])));
+    });
+}
+
 #[test]
 fn the_socket_is_for_root_alone_and_replaces_a_dead_one() {
     use std::os::unix::fs::PermissionsExt;
