@@ -4,11 +4,13 @@
     reason = "netlink's messages grow with every kernel"
 )]
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use oxlan_common::addr::Mac;
 use rtnetlink::packet_route::RouteNetlinkMessage as Message;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, State};
+use rtnetlink::packet_route::route::RouteType;
 
 use super::messages;
 use super::rtnl::{Batch, Rtnl, RtnlError};
@@ -41,9 +43,42 @@ pub fn wait_until_running(
     host_ifname: &str,
     patience: Duration,
 ) -> Result<bool, RtnlError> {
+    wait(patience, || Ok(required(rtnl, host_ifname)?.running))
+}
+
+/// Waits until the namespace takes what is sent to its addresses.
+///
+/// The local route of an IPv6 address comes from a work item, also without duplicate address
+/// detection (net/ipv6/addrconf.c, `addrconf_dad_work`). Until then the kernel takes packets to it for
+/// somebody else's and drops them. Returns whether it has come to that before `patience` ended.
+///
+/// # Errors
+/// When the kernel cannot be asked.
+pub fn wait_until_local(
+    rtnl: &mut Rtnl,
+    addresses: &[IpAddr],
+    patience: Duration,
+) -> Result<bool, RtnlError> {
+    wait(patience, || {
+        let questions = addresses.iter().map(|a| messages::match_route(*a));
+        Ok(rtnl.ask_each(questions.collect())?.iter().all(is_local))
+    })
+}
+
+fn is_local(answer: &Option<Message>) -> bool {
+    match answer {
+        Some(Message::NewRoute(route)) => route.header.kind == RouteType::Local,
+        _ => false,
+    }
+}
+
+fn wait(
+    patience: Duration,
+    mut done: impl FnMut() -> Result<bool, RtnlError>,
+) -> Result<bool, RtnlError> {
     let begun = Instant::now();
     let mut pause = Duration::from_micros(100);
-    while !required(rtnl, host_ifname)?.running {
+    while !done()? {
         if begun.elapsed() > patience {
             return Ok(false);
         }

@@ -4,11 +4,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::time::Duration;
 
 use oxlan_common::addr::Mac;
 use oxlan_common::wire::{GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6};
 
-use super::link::{link_of, required};
+use super::link::{self, link_of, required};
 use super::messages::{self, Route};
 use super::netns::{Netns, NetnsError};
 use super::rtnl::{Batch, Rtnl, RtnlError};
@@ -138,7 +139,8 @@ pub fn connect_host(
     Ok(())
 }
 
-/// Sets the pod's side up: addresses, gateway, routes.
+/// Sets the pod's side up: addresses, gateway, routes. Returns whether the pod takes what is sent to
+/// its addresses before `patience` ends.
 ///
 /// # Errors
 /// When the namespace cannot be entered or the kernel refuses.
@@ -146,13 +148,21 @@ pub fn configure_pod(
     netns: &Netns,
     pair: &Pair<'_>,
     addresses: &[IpAddr],
-) -> Result<(), VethError> {
-    netns.run(|| configure_pod_inside(pair.pod_ifname, addresses))?
+    patience: Duration,
+) -> Result<bool, VethError> {
+    netns.run(|| {
+        let mut rtnl = Rtnl::open()?;
+        configure_pod_inside(&mut rtnl, pair.pod_ifname, addresses)?;
+        Ok(link::wait_until_local(&mut rtnl, addresses, patience)?)
+    })?
 }
 
-fn configure_pod_inside(ifname: &str, addresses: &[IpAddr]) -> Result<(), VethError> {
-    let mut rtnl = Rtnl::open()?;
-    let ifindex = required(&mut rtnl, ifname)?.ifindex;
+fn configure_pod_inside(
+    rtnl: &mut Rtnl,
+    ifname: &str,
+    addresses: &[IpAddr],
+) -> Result<(), VethError> {
+    let ifindex = required(rtnl, ifname)?.ifindex;
     if addresses.iter().any(IpAddr::is_ipv6) {
         set_sysctl("ipv6", ifname, "disable_ipv6", "0")?;
     }
@@ -240,8 +250,6 @@ fn set_sysctl(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::host::link::{find, wait_until_running};
     use crate::pods::tests::fixture::{Container, on_a_node};
@@ -265,7 +273,9 @@ mod tests {
                 wait_until_running(&mut rtnl, "oxltest", Duration::from_millis(patience)).unwrap()
             };
             assert!(!wait(20));
-            configure_pod(&netns, &pair, &[]).unwrap();
+            let patience = Duration::from_secs(2);
+            let addresses = ["10.0.0.9".parse().unwrap(), "fd00::9".parse().unwrap()];
+            assert!(configure_pod(&netns, &pair, &addresses, patience).unwrap());
             assert!(wait(2000));
             remove(&mut rtnl, "oxltest").unwrap();
             remove(&mut rtnl, "oxltest").unwrap();

@@ -89,10 +89,11 @@ impl Inner {
         let routes = host_routes(&attachment, facts);
         veth::connect_host(&mut rtnl, &pair(&attachment), ifindex, &routes)?;
         self.steps.reached(Step::AddConnected);
-        veth::configure_pod(netns, &pair(&attachment), &attachment.addresses)?;
+        let (pair, addresses) = (pair(&attachment), &attachment.addresses);
+        let takes = veth::configure_pod(netns, &pair, addresses, PATIENCE)?;
         self.steps.reached(Step::AddConfigured);
-        if !link::wait_until_running(&mut rtnl, &attachment.host_ifname, PATIENCE)? {
-            let device = &attachment.host_ifname;
+        let device = &attachment.host_ifname;
+        if !(link::wait_until_running(&mut rtnl, device, PATIENCE)? && takes) {
             tracing::warn!(%device, "the kernel does not send to a new pod yet: is the machine overloaded?");
         }
         attachment.phase = Phase::Ready;
