@@ -253,3 +253,10 @@ pub(crate) fn shell(command: &str) {
         .unwrap();
     assert!(status.success(), "{command}");
 }
+
+/// Removes a link whose other end is going away with its namespace: whoever is first, the kernel or this, it is gone afterwards.
+pub(crate) fn remove_link(name: &str) {
+    shell(&format!(
+        "ip link del {name} 2>/dev/null; ! ip link show {name} 2>/dev/null"
+    ));
+}

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::fixture::{Container, Node, on_a_node, shell};
+use super::fixture::{Container, Node, on_a_node, remove_link, shell};
 use crate::host::netns::NetnsError;
 use crate::host::veth::VethError;
 use crate::pods::{AddRequest, PodError};
@@ -136,7 +136,7 @@ fn del_needs_nothing_to_be_there() {
         let attachment = pods.add(container.request()).await.unwrap();
         let key = container.key();
         drop(container);
-        shell(&format!("ip link del {}", attachment.host_ifname));
+        remove_link(&attachment.host_ifname);
         node.datapath.pods.lock().unwrap().clear();
         pods.del(key).await.unwrap();
         assert_eq!(node.leftovers(), Vec::<String>::new());
@@ -174,7 +174,7 @@ fn an_agent_drops_what_ended_while_it_was_away() {
         let alive = pods.add(kept.request()).await.unwrap();
         drop(pods);
         drop(gone);
-        shell(&format!("ip link del {}", ended.host_ifname));
+        remove_link(&ended.host_ifname);
         let record = node.state.path().join("attachments/torn@eth0.tmp");
         std::fs::write(record, "{\"container").unwrap();
 
