@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use oxlan_tests::cluster::{Cluster, Shape, with_cluster};
 use oxlan_tests::node::Node;
+use oxlan_tests::run::host;
 use oxlan_tests::traffic::End;
 use oxlan_tests::traffic::udp_stream::UdpStream;
 
@@ -67,6 +68,34 @@ fn a_stopped_agent_and_its_successor_lose_nothing() {
     with_cluster(Shape::nodes(2), |cluster| {
         under_traffic(cluster, || replace_agents(cluster, Node::stop_agent))
     });
+}
+
+/// A successor that cannot use the maps, as one of a version with another layout, fills new ones
+/// and moves the programs over to them.
+#[test]
+fn a_successor_with_other_maps_loses_nothing() {
+    with_cluster(Shape::nodes(2), |cluster| {
+        under_traffic(cluster, || {
+            for node in &cluster.nodes {
+                let map = || host(&format!("bpftool map show pinned {}", pin_of_pods(node)));
+                let before = map()?;
+                node.kill_agent()?;
+                let larger = [("OXLAN_MAX_PODS", "5000"), ("OXLAN_MAX_ROUTES", "5000")];
+                node.spawn_agent_with(&larger)?;
+                node.wait_ready()?;
+                let after = map()?;
+                anyhow::ensure!(
+                    before != after && after.contains("max_entries 5000"),
+                    "{before} became {after}"
+                );
+            }
+            Ok(())
+        })
+    });
+}
+
+fn pin_of_pods(node: &Node) -> String {
+    node.dirs.bpf.join("maps/pods").display().to_string()
 }
 
 #[test]
