@@ -116,7 +116,7 @@ fn a_second_add_is_refused_while_the_first_is_alive() {
 
         // The container ended without a DEL and came back under its name.
         drop(container);
-        shell(&format!("ip link del {}", first.host_ifname));
+        remove_link(&first.host_ifname);
         let reborn = Container::new("c1");
         let second = pods.add(reborn.request()).await.unwrap();
         assert_ne!(second.addresses, first.addresses);
