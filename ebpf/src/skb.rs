@@ -158,6 +158,22 @@ impl Packet for Skb {
     }
 
     #[inline(always)]
+    fn read_words(&self, offset: u32, into: &mut [u16]) -> bool {
+        let start = self.ctx.data() + offset as usize;
+        if start + size_of_val(into) > self.ctx.data_end() {
+            // The packet is too short, or its headers are not all in its first piece.
+            return self.read(offset, bytemuck::cast_slice_mut(into));
+        }
+        let from = start as *const u16;
+        for (at, word) in into.iter_mut().enumerate() {
+            // SAFETY: all words end before the end of the packet's first piece, which the verifier
+            // proves again, and the kernel starts frames at even addresses.
+            *word = unsafe { from.add(at).read() };
+        }
+        true
+    }
+
+    #[inline(always)]
     fn len(&self) -> u32 {
         self.ctx.len()
     }

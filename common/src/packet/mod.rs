@@ -2,7 +2,7 @@
 //!
 //! [`Packet::read`] is the only way to a packet's bytes, so there is one place where bounds count.
 
-use bytemuck::{Pod, Zeroable, bytes_of_mut};
+use bytemuck::{Pod, Zeroable};
 
 use crate::addr::Mac;
 
@@ -35,6 +35,13 @@ pub const ICMPV6: u8 = 58;
 pub trait Packet {
     /// Copies bytes from `offset` (0 is the Ethernet header) on; `false` when the packet ends before.
     fn read(&self, offset: u32, into: &mut [u8]) -> bool;
+
+    /// [`read`](Self::read) for the headers that every packet has: `offset` is even and known to the
+    /// compiler, like the length, so that this can be loads instead of a call.
+    #[inline(always)]
+    fn read_words(&self, offset: u32, into: &mut [u16]) -> bool {
+        self.read(offset, bytemuck::cast_slice_mut(into))
+    }
 
     /// Length from the Ethernet header on, bytes; of a GSO aggregate as a whole.
     fn len(&self) -> u32;
@@ -100,15 +107,16 @@ impl Front {
     /// They are read in place because a program has 512 bytes of stack, and moving them costs some each time.
     #[inline(always)]
     pub fn read(&mut self, packet: &impl Packet, offset: u32) -> bool {
-        let frame = &mut bytes_of_mut(self)[LEAD..];
-        if !packet.read(offset, &mut frame[..Self::MIN]) {
+        if !packet.read_words(offset, &mut self.words()[1..18]) {
             return false;
         }
-        if self.ethertype != ETHERTYPE_IPV6 {
-            return true;
-        }
-        let rest = &mut bytes_of_mut(self)[LEAD + Self::MIN..];
-        packet.read(offset + 34, rest)
+        self.ethertype != ETHERTYPE_IPV6 || packet.read_words(offset + 34, &mut self.words()[18..])
+    }
+
+    /// All of it, with the lead.
+    #[inline(always)]
+    fn words(&mut self) -> &mut [u16; 28] {
+        bytemuck::cast_mut(self)
     }
 
     /// The first `N` bytes of the frame.

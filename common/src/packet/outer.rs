@@ -1,12 +1,15 @@
 //! The outer headers of a received VXLAN packet: Ethernet, IPv4, UDP, VXLAN.
 
-use bytemuck::{Pod, Zeroable, bytes_of_mut};
+use bytemuck::{Pod, Zeroable};
 
 use super::{ETHERTYPE_IPV4, Packet, UDP, array};
 use crate::addr::Addr;
 
-/// Bytes of Ethernet, IPv4 without options and UDP.
-const UDP_END: usize = 42;
+/// Words of the lead, Ethernet, IPv4 without options and UDP.
+const UDP_END: usize = 1 + 42 / 2;
+
+/// Words of the lead and all outer headers.
+const ALL: usize = 1 + OUTER_LEN as usize / 2;
 
 /// Bytes of all outer headers: here the inner frame starts.
 pub const OUTER_LEN: u32 = 50;
@@ -43,8 +46,8 @@ impl Outer {
     /// Of a packet that ends before the VXLAN header, that header reads as zero.
     #[inline(always)]
     pub fn read(&mut self, packet: &impl Packet) -> bool {
-        let bytes = &mut bytes_of_mut(self)[2..];
-        packet.read(0, &mut bytes[..OUTER_LEN as usize]) || packet.read(0, &mut bytes[..UDP_END])
+        let words: &mut [u16; 28] = bytemuck::cast_mut(self);
+        packet.read_words(0, &mut words[1..ALL]) || packet.read_words(0, &mut words[1..UDP_END])
     }
 
     /// Whether this is an unfragmented UDP packet over IPv4 without options from and to the given endpoints.
