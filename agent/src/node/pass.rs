@@ -162,6 +162,9 @@ impl Reconciler {
             |u| desire::pod_mtu(u.mtu, own.underlay),
         );
         self.tell_pods(own, mtu, report);
+        if dirty.host {
+            self.drop_ended_pods(report);
+        }
         let pods = self.pods.desired();
         let present = uplink.as_ref().filter(|_| self.seen.uplink);
         let facts = Facts {
@@ -247,6 +250,21 @@ impl Reconciler {
         match Handle::current().block_on(self.pods.set_facts(facts)) {
             Ok(problems) => problems.into_iter().for_each(|p| report.problem(p)),
             Err(error) => report.failure("tell the pods of a change", &error),
+        }
+    }
+
+    /// A pod that has ended without a DEL is no pod that is cut off.
+    fn drop_ended_pods(&self, report: &mut Report) {
+        match Handle::current().block_on(self.pods.drop_ended()) {
+            Ok(ended) => {
+                for pod in &ended.removed {
+                    tracing::info!("removed an attachment: {pod}");
+                }
+                for problem in ended.problems {
+                    report.problem(format!("cannot remove the attachment {problem}"));
+                }
+            }
+            Err(error) => report.failure("look for pods that have ended", &error),
         }
     }
 

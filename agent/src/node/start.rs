@@ -63,6 +63,9 @@ pub(super) async fn start(options: Options) -> Result<Started, NodeError> {
         Arc::clone(&gate),
     )?;
     let pods = Arc::new(pods);
+    // Who calls from here on waits for the answer. A DEL that met nobody would count as done, and
+    // what it was about would have been read already.
+    let listener = api::bind(&options.run_dir)?;
     report(&pods.restore().await?);
 
     let state = Arc::new(State {
@@ -98,7 +101,6 @@ pub(super) async fn start(options: Options) -> Result<Started, NodeError> {
         Arc::clone(&pods),
         source,
     )?;
-    let listener = api::bind(&options.run_dir)?;
     drop(closed);
     let _ = state.ready.set(Instant::now());
     Ok(Started {

@@ -76,6 +76,41 @@ impl Inner {
         Ok(report)
     }
 
+    /// Detaches what has ended without a DEL: neither its interface nor its namespace is there.
+    ///
+    /// A runtime whose DEL met no agent believes that it has detached the container, and ends the
+    /// namespace afterwards, perhaps under the eyes of the next agent.
+    pub(super) fn drop_ended(&self) -> RestoreReport {
+        let ready: Vec<Attachment> = {
+            let records = self.records();
+            let all = records.attachments.values();
+            all.filter(|a| a.phase == Phase::Ready).cloned().collect()
+        };
+        let mut report = RestoreReport::default();
+        for attachment in ready {
+            if Path::new(&attachment.netns).exists() {
+                report.kept += 1;
+                continue;
+            }
+            let key = Key::of(&attachment);
+            let _turn = self.busy.turn(&key);
+            let ended = self.is_alive(&attachment).and_then(|alive| {
+                if !alive {
+                    self.take_down(&attachment)?;
+                }
+                Ok(!alive)
+            });
+            match ended {
+                Ok(true) => report
+                    .removed
+                    .push(described(&attachment, "its network namespace has ended")),
+                Ok(false) => report.kept += 1,
+                Err(error) => report.problems.push(described(&attachment, &error.chain())),
+            }
+        }
+        report
+    }
+
     fn claim(&self, key: &Key, attachment: &Attachment) -> Result<(), PodError> {
         let mut records = self.records();
         records.attachments.insert(key.clone(), attachment.clone());

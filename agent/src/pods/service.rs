@@ -143,6 +143,15 @@ impl Pods {
         self.blocking(Inner::restore).await
     }
 
+    /// Detaches what has ended without a DEL. To be called while nothing is being attached or
+    /// detached: does not take the gate.
+    ///
+    /// # Errors
+    /// When the agent is shutting down.
+    pub async fn drop_ended(&self) -> Result<RestoreReport, PodError> {
+        self.blocking(|inner| Ok(inner.drop_ended())).await
+    }
+
     /// Tells new facts of the node. When the pods' MTU has changed, both sides of every pair
     /// follow; what could not be changed is returned. Does not take the gate.
     ///

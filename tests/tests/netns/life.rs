@@ -8,6 +8,7 @@ use oxlan_tests::node::Node;
 use oxlan_tests::run::host;
 use oxlan_tests::traffic::End;
 use oxlan_tests::traffic::udp_stream::UdpStream;
+use oxlan_tests::wait::{SOON, until_true};
 
 const INTERVAL: Duration = Duration::from_millis(1);
 
@@ -140,6 +141,28 @@ fn a_deleted_pod_is_unreachable_at_once() {
                 );
             }
         }
+        Ok(())
+    });
+}
+
+/// A runtime whose DEL met no agent ends the namespace later, when one runs again.
+#[test]
+fn a_pod_that_ends_without_del_is_dropped() {
+    with_cluster(Shape::nodes(1), |cluster| {
+        let node = &cluster.nodes[0];
+        let (kept, gone) = (node.add_pod("kept")?, node.add_pod("gone")?);
+        kept.ping(gone.ipv4()?.into())?;
+        gone.netns.delete()?;
+        until_true(SOON, "end of the attachment", || {
+            Ok(addresses(&node.oxlan_json("pods")?).len() == 1)
+        })?;
+        until_true(SOON, "a node without problems", || {
+            Ok(node.oxlan_json("status")?["problems"] == serde_json::json!([]))
+        })?;
+        let entries = host(&format!("bpftool -j map dump pinned {}", pin_of_pods(node)))?;
+        let entries: serde_json::Value = serde_json::from_str(&entries)?;
+        // The node's own and the other pod's, of both families.
+        assert_eq!(entries.as_array().map(Vec::len), Some(4), "{entries}");
         Ok(())
     });
 }

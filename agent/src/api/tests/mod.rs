@@ -136,6 +136,33 @@ fn drops_have_a_row_for_every_reason() {
     });
 }
 
+/// A runtime that calls while the agent starts gets its answer when the agent is ready.
+#[test]
+fn an_early_request_waits_for_its_answer() {
+    on_a_node(&[], async || {
+        let node = Node::new(CIDRS);
+        let run_dir = tempfile::tempdir().unwrap();
+        let listener = bind(run_dir.path()).unwrap();
+        let early = std::os::unix::net::UnixStream::connect(run_dir.path().join(SOCKET));
+        let state = ApiState {
+            pods: Arc::new(node.agent().await),
+            node: Arc::new(FakeNode::default()),
+        };
+        tokio::spawn(serve(listener, state, std::future::pending()));
+        let asked = tokio::task::spawn_blocking(move || {
+            use std::io::{Read, Write};
+            let mut early = early.unwrap();
+            let request = b"GET /v1/pods HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+            early.write_all(request).unwrap();
+            let mut answer = String::new();
+            early.read_to_string(&mut answer).unwrap();
+            answer
+        });
+        let answer = asked.await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    });
+}
+
 /// Whatever a client sends, the answer has the documented form.
 #[test]
 fn strange_requests_get_answers_of_the_usual_form() {

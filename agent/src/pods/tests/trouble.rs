@@ -187,6 +187,30 @@ fn an_agent_drops_what_ended_while_it_was_away() {
     });
 }
 
+#[test]
+fn what_ended_without_del_is_dropped() {
+    on_a_node(OVERLAY, async || {
+        let node = Node::new(CIDRS);
+        let pods = node.agent().await;
+        let (ended, cut_off) = (Container::new("ended"), Container::new("cut-off"));
+        let gone = pods.add(ended.request()).await.unwrap();
+        let left = pods.add(cut_off.request()).await.unwrap();
+        let none = pods.drop_ended().await.unwrap();
+        assert_eq!((none.kept, none.removed.len()), (2, 0));
+        drop(ended);
+        for pod in [&gone, &left] {
+            shell(&format!("ip link del {}", pod.host_ifname));
+        }
+        let report = pods.drop_ended().await.unwrap();
+        assert_eq!((report.kept, report.problems.len()), (1, 0));
+        assert!(report.removed[0].contains("ended"), "{report:?}");
+        assert_eq!(pods.list(), [left], "its runtime has to say that it goes");
+        assert_eq!(node.datapath.pods.lock().unwrap().len(), 2);
+        pods.del(cut_off.key()).await.unwrap();
+        assert_eq!(node.leftovers(), Vec::<String>::new());
+    });
+}
+
 /// A later version may have written what this one does not know.
 #[test]
 fn an_unreadable_record_keeps_its_addresses_until_del() {
