@@ -1,6 +1,7 @@
 //! The loads: sockperf for latency, iperf3 for streams and packet rates.
 
 use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -10,7 +11,12 @@ use crate::netns::Netns;
 
 use crate::wait::{SOON, until};
 
-const PORT: u16 = 5201;
+/// A port of its own for every measurement: the connections of the last one linger (TIME_WAIT), and
+/// sockperf does not take a port where they do.
+fn new_port() -> u16 {
+    static LAST: AtomicU16 = AtomicU16::new(5200);
+    LAST.fetch_add(1, Ordering::Relaxed) + 1
+}
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,13 +79,14 @@ pub(super) fn measure(kind: Kind, path: &Path, seconds: u32) -> Result<f64> {
 
 /// Client, server, and with them all softirq work, on CPU 0: then a ping-pong measures the path, not wake-ups of the other CPU.
 fn latency(path: &Path, seconds: u32) -> Result<f64> {
-    let address = path.address;
+    let (address, port) = (path.address, new_port());
     let _server = Server::start(
         path,
-        &format!("taskset -c 0 sockperf server --tcp -i {address} -p {PORT}"),
+        port,
+        &format!("taskset -c 0 sockperf server --tcp -i {address} -p {port}"),
     )?;
     let text = path.client.run(&format!(
-        "taskset -c 0 sockperf ping-pong --tcp -i {address} -p {PORT} -m 64 -t {seconds}"
+        "taskset -c 0 sockperf ping-pong --tcp -i {address} -p {port} -m 64 -t {seconds}"
     ))?;
     let line = text.lines().find(|line| line.contains("percentile 50.000"));
     let value = line
@@ -92,9 +99,10 @@ fn latency(path: &Path, seconds: u32) -> Result<f64> {
 }
 
 fn iperf(path: &Path, seconds: u32, more: &str) -> Result<Value> {
-    let _server = Server::start(path, &format!("iperf3 -s -p {PORT}"))?;
+    let port = new_port();
+    let _server = Server::start(path, port, &format!("iperf3 -s -p {port}"))?;
     let text = path.client.run(&format!(
-        "iperf3 -J -c {} -p {PORT} -t {seconds} {more}",
+        "iperf3 -J -c {} -p {port} -t {seconds} {more}",
         path.address
     ))?;
     serde_json::from_str(&text).context("iperf3's report")
@@ -118,7 +126,7 @@ fn number(report: &Value, pointer: &str) -> Result<f64> {
 struct Server(Child);
 
 impl Server {
-    fn start(path: &Path, line: &str) -> Result<Self> {
+    fn start(path: &Path, port: u16, line: &str) -> Result<Self> {
         let mut words = line.split_whitespace();
         let program = words.next().context("an empty command line")?;
         let mut command = path.server.command(program);
@@ -131,14 +139,14 @@ impl Server {
                 .spawn()
                 .with_context(|| format!("cannot run {line}"))?,
         );
-        until(SOON, "the server's port", || listening(&path.server))?;
+        until(SOON, "the server's port", || listening(&path.server, port))?;
         Ok(server)
     }
 }
 
 /// Asks the kernel, because a test connection would confuse the server.
-fn listening(netns: &Netns) -> Result<()> {
-    let sockets = netns.run(&format!("ss -Hltn sport = :{PORT}"))?;
+fn listening(netns: &Netns, port: u16) -> Result<()> {
+    let sockets = netns.run(&format!("ss -Hltn sport = :{port}"))?;
     anyhow::ensure!(!sockets.trim().is_empty(), "nobody listens");
     Ok(())
 }
