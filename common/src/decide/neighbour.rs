@@ -7,7 +7,7 @@ use super::{Tables, own_entry, route};
 use crate::addr::Addr;
 use crate::counters::DropReason;
 use crate::maps::Config;
-use crate::packet::arp::Arp;
+use crate::packet::arp::{self, Arp};
 use crate::packet::ip::Ip;
 use crate::packet::{Front, Packet, nd};
 use crate::wire::{GATEWAY_V4, GATEWAY_V6};
@@ -31,7 +31,7 @@ pub(super) fn arp<'t, T: Tables>(
     if let Err(reason) = own_entry(tables, packet, &arp.sender, front.src) {
         return FromPod::Drop(reason);
     }
-    if !arp.is_request {
+    if arp.operation != arp::REQUEST {
         // The host asks only when its permanent entry was removed; then it needs the answer.
         return FromPod::ToHost;
     }

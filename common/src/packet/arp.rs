@@ -6,14 +6,20 @@ use crate::addr::{Addr, Mac};
 /// Hardware type Ethernet, protocol type IPv4, address lengths 6 and 4.
 const FIXED: [u8; 6] = [0, 1, 8, 0, 6, 4];
 
+/// Operation of a request.
+pub const REQUEST: u16 = 1;
+/// Operation of a reply.
+pub const REPLY: u16 = 2;
+
 /// Length of the frame.
 pub const FRAME_LEN: usize = 42;
 
 /// An ARP message of the kind that pods send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arp {
-    /// A request; otherwise a reply.
-    pub is_request: bool,
+    /// [`REQUEST`] or [`REPLY`]. A number: an `Option` of this keeps its tag in the spare values of a
+    /// `bool`, and then the programs read what is not there, which the verifier refuses before Linux 6.4.
+    pub operation: u16,
     /// MAC that the sender claims.
     pub sender_mac: Mac,
     /// Address that the sender claims; all zero in a probe (RFC 5227).
@@ -27,14 +33,13 @@ impl Arp {
     #[inline(always)]
     pub fn read(packet: &impl Packet) -> Option<Self> {
         let b = packet.bytes::<28>(ETHERNET_LEN)?;
-        let is_request = match [b[6], b[7]] {
-            [0, 1] => true,
-            [0, 2] => false,
-            _ => return None,
-        };
+        let operation = u16::from_be_bytes([b[6], b[7]]);
+        if operation != REQUEST && operation != REPLY {
+            return None;
+        }
         let fixed = [b[0], b[1], b[2], b[3], b[4], b[5]];
         (fixed == FIXED).then_some(Self {
-            is_request,
+            operation,
             sender_mac: Mac::new([b[8], b[9], b[10], b[11], b[12], b[13]]),
             sender: Addr::from_v4([b[14], b[15], b[16], b[17]]),
             target: Addr::from_v4([b[24], b[25], b[26], b[27]]),
