@@ -1,6 +1,5 @@
 //! The plugin as a runtime calls it.
 #![cfg(test)]
-#![expect(clippy::unwrap_used, reason = "a panic is how a test reports")]
 
 mod call;
 mod input;
