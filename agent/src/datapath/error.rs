@@ -53,7 +53,7 @@ pub enum DatapathError {
     },
     /// The object cannot be loaded.
     #[error(
-        "the kernel does not take the maps; Linux 5.13 or later, root and BTF (/sys/kernel/btf/vmlinux) are needed"
+        "the kernel does not take the maps; Linux 6.1 or later, root and BTF (/sys/kernel/btf/vmlinux) are needed"
     )]
     Load(#[source] Box<EbpfError>),
     /// The embedded object lacks something; build and object do not fit together.

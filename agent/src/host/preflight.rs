@@ -9,9 +9,9 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::device::Device;
 
-/// `bpf_skb_adjust_room` with an inner Ethernet header: Linux 5.13
-/// (commit d01b59c9ae94, "bpf: Add bpf_skb_adjust_room flag BPF_F_ADJ_ROOM_ENCAP_L2_ETH").
-const OLDEST_KERNEL: (u32, u32) = (5, 13);
+/// The oldest kernel on which the tests are run (`cargo xtask test vm`). Older ones lack flags of
+/// `bpf_skb_adjust_room` (before 5.13) or have verifiers that nobody has tried the programs with.
+const OLDEST_KERNEL: (u32, u32) = (6, 1);
 
 /// Capabilities that the agent uses, by number (include/uapi/linux/capability.h).
 const CAPABILITIES: [(u32, &str); 3] = [
@@ -231,8 +231,8 @@ mod tests {
     #[test]
     fn versions_are_compared_by_number() {
         assert_eq!(version("6.18.44-fc-v657"), Some((6, 18)));
-        assert!(version("5.9.0").unwrap() < OLDEST_KERNEL);
-        assert!(version("5.15.0-91-generic").unwrap() >= OLDEST_KERNEL);
+        assert!(version("5.15.0").unwrap() < OLDEST_KERNEL);
+        assert!(version("6.1.0-28-amd64").unwrap() >= OLDEST_KERNEL);
         assert_eq!(version("nonsense"), None);
     }
 
