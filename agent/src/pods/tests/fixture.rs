@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use nix::sched::{CloneFlags, unshare};
 use oxlan_common::addr::Addr;
 use oxlan_common::maps::PodValue;
+use tempfile::TempDir;
 use tokio::sync::RwLock;
 
 use crate::host::link;
@@ -82,7 +83,7 @@ impl PodDatapath for FakeDatapath {
 
 /// A node's state directory and datapath, over which agents come and go.
 pub(crate) struct Node {
-    pub(crate) state: tempfile::TempDir,
+    pub(crate) state: TempDir,
     pub(crate) datapath: Arc<FakeDatapath>,
     pub(crate) facts: NodeFacts,
 }
@@ -153,7 +154,10 @@ pub(crate) fn host_sides() -> Vec<String> {
 /// A container's network namespace; it ends when this is dropped.
 pub(crate) struct Container {
     pub(crate) id: String,
-    namespace: File,
+    _namespace: File,
+    /// Holds the namespace's name. A file descriptor's own path would, after its end, be another
+    /// test's file.
+    names: TempDir,
 }
 
 impl Container {
@@ -162,18 +166,19 @@ impl Container {
             unshare(CloneFlags::CLONE_NEWNET).unwrap();
             File::open("/proc/thread-self/ns/net").unwrap()
         };
+        let namespace = std::thread::spawn(open).join().unwrap();
+        let names = TempDir::new().unwrap();
+        let fd = format!("/proc/{}/fd/{}", std::process::id(), namespace.as_raw_fd());
+        std::os::unix::fs::symlink(fd, names.path().join(id)).unwrap();
         Self {
             id: id.into(),
-            namespace: std::thread::spawn(open).join().unwrap(),
+            _namespace: namespace,
+            names,
         }
     }
 
     pub(crate) fn netns(&self) -> String {
-        format!(
-            "/proc/{}/fd/{}",
-            std::process::id(),
-            self.namespace.as_raw_fd()
-        )
+        self.names.path().join(&self.id).display().to_string()
     }
 
     pub(crate) fn key(&self) -> Key {

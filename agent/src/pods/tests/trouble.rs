@@ -197,10 +197,10 @@ fn what_ended_without_del_is_dropped() {
         let left = pods.add(cut_off.request()).await.unwrap();
         let none = pods.drop_ended().await.unwrap();
         assert_eq!((none.kept, none.removed.len()), (2, 0));
-        drop(ended);
         for pod in [&gone, &left] {
             shell(&format!("ip link del {}", pod.host_ifname));
         }
+        drop(ended);
         let report = pods.drop_ended().await.unwrap();
         assert_eq!((report.kept, report.problems.len()), (1, 0));
         assert!(report.removed[0].contains("ended"), "{report:?}");
