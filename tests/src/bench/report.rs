@@ -39,7 +39,7 @@ impl Report {
         let Effort { rounds, seconds } = self.effort;
         let mut text = format!(
             "{}, {rounds} interleaved rounds of {seconds} s.\n\
-             Medians, in brackets the smallest and the largest value; the ratio is to the first row of each group.\n",
+             Medians, with the smallest and the largest value; the ratio is to the first row of each group.\n",
             machine()
         );
         for kind in Kind::ALL {
