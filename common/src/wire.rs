@@ -15,6 +15,9 @@ pub const OVERHEAD_V4: u16 = 50;
 /// The same over IPv6: IPv6 40, UDP 8, VXLAN 8, inner Ethernet 14 bytes.
 pub const OVERHEAD_V6: u16 = 70;
 
+/// IPv6 exists on a link from this MTU on, bytes (RFC 8200, section 5).
+pub const MIN_MTU_V6: u16 = 1280;
+
 /// The pods' IPv4 default gateway: link-local, the same on every node, answered by the programs.
 pub const GATEWAY_V4: [u8; 4] = [169, 254, 1, 1];
 

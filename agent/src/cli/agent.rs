@@ -60,7 +60,7 @@ pub(super) fn run(options: Options) -> anyhow::Result<()> {
     let options = node::Options {
         node: options.node,
         cluster_file: options.cluster_file,
-        run_dir: directories.run_dir,
+        run_dir: directories.run.run_dir,
         state_dir: directories.state_dir,
         datapath: datapath::Options {
             bpf_dir: directories.bpf_dir,

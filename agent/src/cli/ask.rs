@@ -17,7 +17,7 @@ pub(super) struct Answered<T> {
 
 /// Asks the agent for `path`.
 pub(super) fn ask<T: DeserializeOwned>(ask: &Ask, path: &str) -> anyhow::Result<Answered<T>> {
-    let answer = client::get(&ask.run_dir, path)?;
+    let answer = client::get(&ask.run.run_dir, path)?;
     if answer.status != 200 {
         match serde_json::from_slice::<Failure>(&answer.body) {
             Ok(failure) => bail!("the agent: {}", failure.error),

@@ -24,7 +24,7 @@ pub(super) fn run(options: Options) -> anyhow::Result<()> {
         bail!("nothing was removed");
     }
     let removed = node::cleanup(&node::Directories {
-        run: options.directories.run_dir,
+        run: options.directories.run.run_dir,
         state: options.directories.state_dir,
         bpf: options.directories.bpf_dir,
     })?;

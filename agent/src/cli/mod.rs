@@ -45,9 +45,9 @@ enum Command {
     Completions(completions::Options),
 }
 
-/// Where an agent keeps things: for the agent, and for who removes them.
+/// Where an agent is found.
 #[derive(Debug, Args)]
-pub(crate) struct Directories {
+pub(crate) struct RunDir {
     /// Directory of the agent's socket and lock
     #[arg(
         long,
@@ -56,6 +56,13 @@ pub(crate) struct Directories {
         default_value = "/run/oxlan"
     )]
     pub(crate) run_dir: PathBuf,
+}
+
+/// Where an agent keeps things: for the agent, and for who removes them.
+#[derive(Debug, Args)]
+pub(crate) struct Directories {
+    #[command(flatten)]
+    pub(crate) run: RunDir,
     /// Directory of what must survive a reboot: pod attachments, one file each
     #[arg(
         long,
@@ -77,14 +84,8 @@ pub(crate) struct Directories {
 /// Options of every command that asks the agent.
 #[derive(Debug, Args)]
 pub(crate) struct Ask {
-    /// The agent's run directory
-    #[arg(
-        long,
-        env = "OXLAN_RUN_DIR",
-        value_name = "DIR",
-        default_value = "/run/oxlan"
-    )]
-    pub(crate) run_dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) run: RunDir,
     /// Form of the answer
     #[arg(long, short, value_name = "FORM", default_value = "table")]
     pub(crate) output: Format,

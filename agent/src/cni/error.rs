@@ -129,7 +129,7 @@ fn code_of(error: &PodError) -> u32 {
         PodError::MtuTooLarge { .. } | PodError::MtuTooSmall { .. } => code::INVALID_CONFIG,
         PodError::Netns(netns) | PodError::Veth(VethError::Netns(netns)) => code_of_netns(netns),
         PodError::Veth(VethError::InterfaceExists { .. }) => code::INTERFACE_EXISTS,
-        PodError::Rtnl(_) | PodError::Veth(VethError::Rtnl(_) | VethError::Sysctl { .. }) => {
+        PodError::Rtnl(_) | PodError::Veth(VethError::Rtnl(_) | VethError::Sysctl(_)) => {
             code::KERNEL
         }
         PodError::Datapath { .. } => code::DATAPATH,

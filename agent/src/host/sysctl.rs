@@ -57,6 +57,17 @@ pub fn write(key: &str, value: &str) -> Result<(), SysctlError> {
     })
 }
 
+/// Changes a parameter unless it has the value already, so that a read-only `/proc/sys` that is right will do.
+///
+/// # Errors
+/// When the system refuses.
+pub fn require(key: &str, value: &str) -> Result<(), SysctlError> {
+    if read(key).as_deref() == Some(value) {
+        return Ok(());
+    }
+    write(key, value)
+}
+
 /// What parameters were before the agent changed them, kept in the state directory.
 #[derive(Debug)]
 pub struct Originals {

@@ -7,15 +7,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use oxlan_common::addr::Mac;
-use oxlan_common::wire::{GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6};
+use oxlan_common::wire::{GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, MIN_MTU_V6};
 
 use super::link::{self, link_of, required};
 use super::messages::{self, Route};
 use super::netns::{Netns, NetnsError};
 use super::rtnl::{Batch, Rtnl, RtnlError};
-
-/// IPv6 exists on a link from this MTU on (RFC 8200, section 5).
-pub const MIN_MTU_V6: u16 = 1280;
+use super::sysctl::{self, SysctlError};
 
 /// Why one side of a pair cannot be made or changed.
 #[derive(Debug, thiserror::Error)]
@@ -27,15 +25,8 @@ pub enum VethError {
     #[error(transparent)]
     Rtnl(#[from] RtnlError),
     /// A sysctl cannot be written.
-    #[error("cannot write {value} to {path}: is /proc/sys writable?")]
-    Sysctl {
-        /// The file.
-        path: String,
-        /// What was to be written.
-        value: &'static str,
-        /// What the system answered.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Sysctl(#[from] SysctlError),
     /// The pod has an interface of this name.
     #[error("the namespace {netns} already has an interface {ifname}")]
     InterfaceExists {
@@ -112,8 +103,8 @@ pub fn connect_host(
 ) -> Result<(), VethError> {
     let name = pair.host_ifname;
     if routes.iter().any(|r| r.pod.is_ipv6()) {
-        set_sysctl("ipv6", name, "disable_ipv6", "0")?;
-        set_sysctl("ipv6", name, "accept_ra", "0")?;
+        sysctl::require(&format!("net/ipv6/conf/{name}/disable_ipv6"), "0")?;
+        sysctl::require(&format!("net/ipv6/conf/{name}/accept_ra"), "0")?;
     }
     let ipv6 = pair.mtu >= MIN_MTU_V6 && Path::new("/proc/sys/net/ipv6").exists();
     let mut batch = Batch::new();
@@ -164,7 +155,7 @@ fn configure_pod_inside(
 ) -> Result<(), VethError> {
     let ifindex = required(rtnl, ifname)?.ifindex;
     if addresses.iter().any(IpAddr::is_ipv6) {
-        set_sysctl("ipv6", ifname, "disable_ipv6", "0")?;
+        sysctl::require(&format!("net/ipv6/conf/{ifname}/disable_ipv6"), "0")?;
     }
     let mut batch = Batch::new();
     batch.request("set lo up", messages::link_up_by_name("lo"));
@@ -225,27 +216,6 @@ pub fn gateway_for(address: IpAddr) -> IpAddr {
         IpAddr::V4(_) => Ipv4Addr::from(GATEWAY_V4).into(),
         IpAddr::V6(_) => Ipv6Addr::from(GATEWAY_V6).into(),
     }
-}
-
-/// Writes a sysctl of an interface in the calling thread's namespace, unless it has the value.
-fn set_sysctl(
-    family: &str,
-    ifname: &str,
-    name: &str,
-    value: &'static str,
-) -> Result<(), VethError> {
-    let path = format!("/proc/sys/net/{family}/conf/{ifname}/{name}");
-    let set = || {
-        if std::fs::read_to_string(&path)?.trim() != value {
-            std::fs::write(&path, value)?;
-        }
-        Ok(())
-    };
-    set().map_err(|source| VethError::Sysctl {
-        path: path.clone(),
-        value,
-        source,
-    })
 }
 
 #[cfg(test)]

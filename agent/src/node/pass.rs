@@ -46,6 +46,8 @@ pub(super) struct Reconciler {
     pub(super) rejected: Option<String>,
     /// The uplink as it was seen last.
     pub(super) uplink: Option<Device>,
+    /// The overlay device as this pass has found it.
+    pub(super) overlay: Option<LinkState>,
     /// What the last look at the host has found.
     pub(super) seen: Seen,
     pub(super) paths: Arc<HashMap<IpAddr, Option<NextHop>>>,
@@ -95,6 +97,7 @@ impl Reconciler {
             untidy: true,
             rejected: None,
             uplink: None,
+            overlay: None,
             seen: Seen::default(),
             paths: Arc::default(),
             paths_from: None,
@@ -184,7 +187,8 @@ impl Reconciler {
             report.health = self.seen.health.clone();
         }
         self.nftables(dirty, report);
-        let Some(overlay) = self.overlay() else {
+        self.overlay = link::find(&mut self.rtnl, OVERLAY).ok().flatten();
+        let Some(overlay) = self.overlay else {
             report.problem(format!("there is no overlay device {OVERLAY}"));
             return;
         };
@@ -268,10 +272,6 @@ impl Reconciler {
         }
     }
 
-    fn overlay(&mut self) -> Option<LinkState> {
-        link::find(&mut self.rtnl, OVERLAY).ok().flatten()
-    }
-
     fn tell_watch(&self, overlay: u32, pods: &[DesiredPod]) {
         let mut peers: Vec<IpAddr> = self.paths.keys().copied().collect();
         peers.sort_unstable();
@@ -287,7 +287,6 @@ impl Reconciler {
     /// Shows the API what this pass has seen, and logs problems that are new.
     fn publish(&mut self, report: Report) {
         report.finish();
-        let overlay = self.overlay();
         let row = |name: &str, ifindex, mtu| DeviceRow {
             name: name.to_owned(),
             ifindex,
@@ -305,7 +304,9 @@ impl Reconciler {
         view.paths = Arc::clone(&self.paths);
         let uplink = self.uplink.as_ref();
         view.uplink = uplink.map_or_else(DeviceRow::default, |u| row(&u.name, u.ifindex, u.mtu));
-        view.overlay = overlay.map_or_else(DeviceRow::default, |o| row(OVERLAY, o.ifindex, o.mtu));
+        view.overlay = self
+            .overlay
+            .map_or_else(DeviceRow::default, |o| row(OVERLAY, o.ifindex, o.mtu));
         view.pod_mtu = self.pods.facts().mtu;
         view.health = report.health;
         view.problems = problems;

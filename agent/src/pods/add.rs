@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use oxlan_common::addr::Addr;
+use oxlan_common::wire::MIN_MTU_V6;
 
 use super::crash::Step;
 use super::inner::{Inner, datapath, pair};
@@ -119,7 +120,7 @@ fn usable_mtu(wanted: Option<u16>, facts: &NodeFacts) -> Result<u16, PodError> {
     let has_ipv6 = facts.pod_cidrs.iter().any(|cidr| cidr.addr().is_ipv6());
     if mtu > limit {
         Err(PodError::MtuTooLarge { wanted: mtu, limit })
-    } else if has_ipv6 && mtu < veth::MIN_MTU_V6 {
+    } else if has_ipv6 && mtu < MIN_MTU_V6 {
         Err(PodError::MtuTooSmall { mtu })
     } else {
         Ok(mtu)

@@ -10,7 +10,7 @@ use oxlan_common::maps::{
     Config, MAP_ABI, MAX_PREFIX_LENGTHS, PodValue, RouteKey, RouteValue, VtepValue, pod_flags,
     route_flags,
 };
-use oxlan_common::wire::{OVERHEAD_V4, OVERHEAD_V6};
+use oxlan_common::wire::{MIN_MTU_V6, OVERHEAD_V4, OVERHEAD_V6};
 
 use super::filters::Filter;
 use super::host::{Desired as Host, Overlay, PodDevice, Sysctl, Via};
@@ -26,9 +26,6 @@ pub const OVERLAY: &str = "oxlan0";
 /// Metric of the route that makes unknown addresses of the own prefix unreachable: anybody else's
 /// route for the prefix is preferred, and pods have routes of their own.
 pub const UNREACHABLE_METRIC: u32 = 4096;
-
-/// IPv6 exists on a device from this MTU on (RFC 8200, section 5).
-const MIN_MTU_V6: u16 = 1280;
 
 /// The node as it is now.
 #[derive(Debug, Clone)]
