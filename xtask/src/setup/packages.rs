@@ -1,12 +1,14 @@
 //! Debian packages with the programs that tests and the demo run.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, bail};
 
 use super::Outcome;
 use crate::exec::{as_root, can_be_root, exec, find_program, output};
 
-/// A program and the packages that have it: the first that this distribution knows is installed.
-const PROGRAMS: [Program; 14] = [
+/// A program, or a file by its path, and the packages that have it: the first that this distribution knows is installed.
+const PROGRAMS: [Program; 16] = [
     ("ip", &["iproute2"]),
     ("tc", &["iproute2"]),
     ("bpftool", &["bpftool", "linux-tools-generic"]),
@@ -22,6 +24,12 @@ const PROGRAMS: [Program; 14] = [
     ("ethtool", &["ethtool"]),
     ("curl", &["curl"]),
     ("sysctl", &["procps"]),
+    // What etcd-client makes its messages with when it is built.
+    ("protoc", &["protobuf-compiler"]),
+    (
+        "/usr/include/google/protobuf/descriptor.proto",
+        &["libprotobuf-dev"],
+    ),
 ];
 
 /// What only the tests in virtual machines need, which is large.
@@ -64,9 +72,17 @@ fn ensure_programs(programs: &[Program]) -> Result<Outcome> {
 fn missing(programs: &[Program]) -> Vec<Program> {
     programs
         .iter()
-        .filter(|(program, _)| find_program(program).is_none())
+        .filter(|(program, _)| !is_there(program))
         .copied()
         .collect()
+}
+
+fn is_there(program: &str) -> bool {
+    if program.starts_with('/') {
+        Path::new(program).exists()
+    } else {
+        find_program(program).is_some()
+    }
 }
 
 fn install(missing: &[Program]) -> Result<()> {
