@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::str::FromStr;
 
 use ipnet::IpNet;
 use oxlan_common::addr::{Addr, Mac};
@@ -72,6 +73,48 @@ pub struct Network {
     pub vni: Vni,
     /// VXLAN port, UDP.
     pub port: u16,
+    /// How packets get to the pods of other nodes.
+    pub mode: Mode,
+}
+
+/// How packets get to the pods of other nodes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// In VXLAN, whatever lies between.
+    #[default]
+    Vxlan,
+    /// As they are, by the routes that the kernel has for the other nodes' pod CIDRs.
+    Direct,
+    /// As they are to nodes on the same link, in VXLAN to the others.
+    Auto,
+}
+
+/// A text that names no [`Mode`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("one of \"vxlan\", \"direct\", \"auto\" is wanted")]
+pub struct InvalidMode;
+
+impl FromStr for Mode {
+    type Err = InvalidMode;
+
+    fn from_str(text: &str) -> Result<Self, InvalidMode> {
+        match text {
+            "vxlan" => Ok(Self::Vxlan),
+            "direct" => Ok(Self::Direct),
+            "auto" => Ok(Self::Auto),
+            _ => Err(InvalidMode),
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Vxlan => "vxlan",
+            Self::Direct => "direct",
+            Self::Auto => "auto",
+        })
+    }
 }
 
 /// One node.

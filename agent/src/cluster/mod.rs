@@ -10,7 +10,9 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 
-pub use config::{ClusterConfig, InvalidVni, Network, NodeSpec, Vni, derived_vtep_mac};
+pub use config::{
+    ClusterConfig, InvalidMode, InvalidVni, Mode, Network, NodeSpec, Vni, derived_vtep_mac,
+};
 pub use file::FileSource;
 pub use parse::parse;
 pub use problem::Problem;

@@ -11,7 +11,7 @@ use toml::{Table, Value};
 
 use super::problem::Problems;
 use super::validate::validate;
-use super::{ClusterConfig, Network, NodeSpec, Problem, Vni, derived_vtep_mac};
+use super::{ClusterConfig, InvalidMode, Mode, Network, NodeSpec, Problem, Vni, derived_vtep_mac};
 
 /// Why a text does not describe a cluster.
 #[derive(Debug)]
@@ -95,6 +95,7 @@ fn read(mut table: Table, problems: &mut Problems) -> ClusterConfig {
             pod_cidrs: Vec::new(),
             vni: Vni::DEFAULT,
             port: DEFAULT_PORT,
+            mode: Mode::default(),
         }),
     }
 }
@@ -105,9 +106,22 @@ fn read_network(mut table: Table, problems: &mut Problems) -> Network {
         pod_cidrs: prefixes(&mut table, place, problems),
         vni: vni(&mut table, problems),
         port: port(&mut table, problems),
+        mode: mode(&mut table, problems),
     };
-    reject_others(&table, place, &["pod_cidrs", "vni", "port"], problems);
+    let known = ["pod_cidrs", "vni", "port", "mode"];
+    reject_others(&table, place, &known, problems);
     network
+}
+
+fn mode(table: &mut Table, problems: &mut Problems) -> Mode {
+    let Some(value) = table.remove("mode") else {
+        return Mode::default();
+    };
+    let mode = value.as_str().ok_or(InvalidMode).and_then(str::parse);
+    mode.unwrap_or_else(|invalid| {
+        problems.value("network mode", &value, invalid.to_string());
+        Mode::default()
+    })
 }
 
 fn vni(table: &mut Table, problems: &mut Problems) -> Vni {

@@ -52,10 +52,24 @@ fn a_good_file_is_read_in_full() {
 }
 
 #[test]
-fn vni_and_port_have_defaults() {
+fn vni_port_and_mode_have_defaults() {
     let text = GOOD.replace("vni = 7", "").replace("port = 4789", "");
     let config = parse(&text, "node-a").unwrap();
     assert_eq!((config.network.vni.get(), config.network.port), (1, 8472));
+    assert_eq!(config.network.mode, Mode::Vxlan);
+}
+
+#[test]
+fn a_mode_is_read_as_it_is_written() {
+    for mode in [Mode::Vxlan, Mode::Direct, Mode::Auto] {
+        let text = GOOD.replace("vni = 7", &format!("mode = \"{mode}\""));
+        assert_eq!(parse(&text, "node-a").unwrap().network.mode, mode);
+    }
+    let wanted = "one of \"vxlan\", \"direct\", \"auto\" is wanted";
+    for bad in ["\"host-gw\"", "1", "\"VXLAN\""] {
+        let problem = format!("network mode = {bad}: {wanted}");
+        wrong("vni = 7", &format!("mode = {bad}"), &problem);
+    }
 }
 
 #[test]
@@ -75,7 +89,7 @@ fn each_wrong_field_names_value_and_remedy() {
     wrong(
         "port = 4789",
         "ports = 1",
-        "network ports: there is no such field; known are pod_cidrs, vni, port",
+        "network ports: there is no such field; known are pod_cidrs, vni, port, mode",
     );
     wrong(
         "10.244.1.0/24",
