@@ -36,6 +36,9 @@ pub struct Status {
     pub source: String,
     /// What is wrong now and what to do, as an invalid new cluster file; empty when all is well.
     pub problems: Vec<String>,
+    /// What is as it should be and worth knowing, as a node that the source leaves out, and why.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// Own underlay address.
     pub underlay: Option<IpAddr>,
     /// The device on the underlay.

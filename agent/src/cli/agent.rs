@@ -1,14 +1,13 @@
 //! `oxlan agent`.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
 use oxlan_common::maps::{MAX_POD_ADDRESSES, MAX_ROUTES, MAX_VTEPS};
 use tracing_subscriber::EnvFilter;
 
-use super::Directories;
+use super::{Directories, source};
 use crate::datapath;
 use crate::node;
 
@@ -18,9 +17,8 @@ pub(super) struct Options {
     /// Name of this node in the cluster
     #[arg(long, env = "OXLAN_NODE", value_name = "NAME")]
     node: String,
-    /// TOML file that names the cluster's nodes; followed when it changes
-    #[arg(long, env = "OXLAN_CLUSTER_FILE", value_name = "FILE")]
-    cluster_file: PathBuf,
+    #[command(flatten)]
+    source: source::Options,
     #[command(flatten)]
     directories: Directories,
     /// Device on the underlay [default: the one that holds the node's underlay address]
@@ -59,7 +57,7 @@ pub(super) fn run(options: Options) -> anyhow::Result<()> {
     let directories = options.directories;
     let options = node::Options {
         node: options.node,
-        cluster_file: options.cluster_file,
+        source: options.source.chosen()?,
         run_dir: directories.run.run_dir,
         state_dir: directories.state_dir,
         datapath: datapath::Options {

@@ -7,6 +7,7 @@ mod completions;
 mod drops;
 mod lists;
 mod output;
+mod source;
 mod status;
 
 use std::path::PathBuf;

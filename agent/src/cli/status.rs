@@ -66,7 +66,8 @@ fn render(status: &Status) -> String {
         .problems
         .iter()
         .map(|problem| ("Problem", problem.clone()));
-    for (name, value) in rows.into_iter().chain(problems) {
+    let notes = status.notes.iter().map(|note| ("Note", note.clone()));
+    for (name, value) in rows.into_iter().chain(problems).chain(notes) {
         text.push_str(&wrapped(name, &value));
     }
     text

@@ -53,6 +53,17 @@ pub struct ClusterConfig {
     pub network: Network,
     /// Every node, in the order of names.
     pub nodes: Vec<NodeSpec>,
+    /// What the source has to say besides.
+    pub remarks: Remarks,
+}
+
+/// What a source has to say of a version: words for people, as `oxlan status` shows them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Remarks {
+    /// What somebody has to put right, as a server that does not answer.
+    pub problems: Vec<String>,
+    /// What is as it should be and still worth knowing, as a node that is none of ours.
+    pub notes: Vec<String>,
 }
 
 impl ClusterConfig {

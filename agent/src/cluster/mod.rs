@@ -4,6 +4,7 @@ mod config;
 mod file;
 mod parse;
 mod problem;
+mod underlay;
 mod validate;
 
 use std::future::Future;
@@ -11,11 +12,12 @@ use std::path::PathBuf;
 use std::pin::Pin;
 
 pub use config::{
-    ClusterConfig, InvalidMode, InvalidVni, Mode, Network, NodeSpec, Vni, derived_vtep_mac,
+    ClusterConfig, InvalidMode, InvalidVni, Mode, Network, NodeSpec, Remarks, Vni, derived_vtep_mac,
 };
 pub use file::FileSource;
 pub use parse::parse;
 pub use problem::Problem;
+pub use underlay::{UnderlayError, own_underlay};
 
 /// Why there is no (new) version of the cluster. The last good one stays in force.
 #[derive(Debug, thiserror::Error)]
@@ -70,4 +72,33 @@ pub trait Source: Send {
     ///
     /// An error reports a version that cannot be used; the caller keeps the one it has and asks again.
     fn next(&mut self) -> NextVersion<'_>;
+}
+
+/// What every source has to know of the agent.
+#[derive(Debug, Clone)]
+pub struct Own {
+    /// Name of the own node in the cluster.
+    pub node: String,
+    /// Directory of what must survive a reboot.
+    pub state_dir: PathBuf,
+}
+
+/// A source, chosen, with its own options.
+#[derive(Debug, Clone)]
+pub enum SourceOptions {
+    /// A TOML file that names the nodes.
+    File {
+        /// Where it is.
+        path: PathBuf,
+    },
+}
+
+impl SourceOptions {
+    /// The source itself. It does nothing before it is asked for the first version.
+    #[must_use]
+    pub fn open(self, own: Own) -> Box<dyn Source> {
+        match self {
+            Self::File { path } => Box::new(FileSource::new(path, own.node)),
+        }
+    }
 }

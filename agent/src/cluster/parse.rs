@@ -11,7 +11,9 @@ use toml::{Table, Value};
 
 use super::problem::Problems;
 use super::validate::validate;
-use super::{ClusterConfig, InvalidMode, Mode, Network, NodeSpec, Problem, Vni, derived_vtep_mac};
+use super::{
+    ClusterConfig, InvalidMode, Mode, Network, NodeSpec, Problem, Remarks, Vni, derived_vtep_mac,
+};
 
 /// Why a text does not describe a cluster.
 #[derive(Debug)]
@@ -97,6 +99,7 @@ fn read(mut table: Table, problems: &mut Problems) -> ClusterConfig {
             port: DEFAULT_PORT,
             mode: Mode::default(),
         }),
+        remarks: Remarks::default(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The only room that touches the host: netlink, namespaces, sysctl, nftables.
 
+pub mod default_route;
 pub mod device;
 pub mod inspect;
 pub mod layer3;

@@ -20,7 +20,7 @@ use tokio::sync::RwLock;
 use tokio::time::Instant;
 
 use crate::api::ApiError;
-use crate::cluster::ClusterError;
+use crate::cluster::{ClusterError, SourceOptions};
 use crate::datapath::DatapathError;
 use crate::host::preflight::Trouble;
 use crate::host::rtnl::RtnlError;
@@ -39,8 +39,8 @@ pub use lock::{Lock, LockError};
 pub struct Options {
     /// Name of the own node in the cluster.
     pub node: String,
-    /// The cluster file.
-    pub cluster_file: PathBuf,
+    /// Where the cluster's nodes come from.
+    pub source: SourceOptions,
     /// Where the socket is.
     pub run_dir: PathBuf,
     /// Where attachments are kept.

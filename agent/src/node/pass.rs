@@ -139,6 +139,7 @@ impl Reconciler {
         match version {
             Ok(cluster) => {
                 tracing::info!(nodes = cluster.nodes.len(), "the cluster has changed");
+                self.log_remarks(&cluster);
                 self.cluster = Arc::new(cluster);
                 self.rejected = None;
             }
@@ -147,6 +148,18 @@ impl Reconciler {
                 tracing::error!("{text}; the last good version stays in force");
                 self.rejected = Some(text);
             }
+        }
+    }
+
+    /// Logs what the source has not said of the last version.
+    fn log_remarks(&self, cluster: &ClusterConfig) {
+        let before = &self.cluster.remarks;
+        let new = |text: &&String| !before.problems.contains(text) && !before.notes.contains(text);
+        for problem in cluster.remarks.problems.iter().filter(new) {
+            tracing::warn!("{problem}");
+        }
+        for note in cluster.remarks.notes.iter().filter(new) {
+            tracing::info!("{note}");
         }
     }
 
@@ -311,6 +324,8 @@ impl Reconciler {
         view.health = report.health;
         view.problems = problems;
         view.problems.extend(self.rejected.clone());
+        view.problems
+            .extend_from_slice(&self.cluster.remarks.problems);
         drop(view);
         if std::mem::take(&mut self.untidy) {
             memory::give_back();

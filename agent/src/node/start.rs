@@ -14,7 +14,7 @@ use super::state::{State, View};
 use super::{NodeError, Obstacle, Options, uplink};
 use crate::api::types::{Device, Health};
 use crate::api::{self, ApiState};
-use crate::cluster::{ClusterConfig, ClusterError, FileSource, Source};
+use crate::cluster::{ClusterConfig, ClusterError, Own};
 use crate::datapath::{AttachMode, Datapath};
 use crate::host::preflight::{self, Directories};
 use crate::host::rtnl::Rtnl;
@@ -40,7 +40,10 @@ pub(super) struct Api {
 
 /// Sets the node up. Nothing on it is touched before everything is checked.
 pub(super) async fn start(options: Options) -> Result<Started, NodeError> {
-    let mut source = FileSource::new(options.cluster_file.clone(), options.node.clone());
+    let mut source = options.source.clone().open(Own {
+        node: options.node.clone(),
+        state_dir: options.state_dir.clone(),
+    });
     let (cluster, pod_mtu) = check(&options, source.next().await)?;
     // From here on every change is seen, so what is read below cannot be outdated unnoticed.
     let interest = Arc::new(Mutex::new(Interest::default()));
@@ -93,7 +96,6 @@ pub(super) async fn start(options: Options) -> Result<Started, NodeError> {
     });
     let (reconciler, done) = first.await.map_err(|_| NodeError::Interrupted)?;
     done?;
-    let source = Box::new(source);
     let events = Events::start(
         watch,
         &options.datapath.bpf_dir,

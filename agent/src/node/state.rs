@@ -66,6 +66,7 @@ impl NodeView for State {
             health: view.health,
             source: self.source.clone(),
             problems: view.problems,
+            notes: view.cluster.remarks.notes.clone(),
             underlay: own.map(|n| n.underlay),
             uplink: view.uplink,
             overlay: view.overlay,
