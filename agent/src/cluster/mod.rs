@@ -2,6 +2,7 @@
 
 mod config;
 mod file;
+pub mod flannel;
 mod parse;
 mod problem;
 mod underlay;

@@ -2,6 +2,7 @@
 
 pub mod default_route;
 pub mod device;
+pub mod files;
 pub mod inspect;
 pub mod layer3;
 pub mod link;

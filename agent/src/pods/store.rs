@@ -1,7 +1,7 @@
 //! Attachments on disk: one readable JSON file each, written atomically.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{Attachment, Key, Phase, PodError};
+use crate::host::files::{self, Durability};
 
 /// The directory `attachments` below the state directory, and what IPAM has to remember beside it.
 #[derive(Debug)]
@@ -78,8 +79,11 @@ impl Store {
     /// Only a complete attachment's is synced. The others matter to the next process alone, for no
     /// namespace survives a power failure, and a sync is the slowest step of an ADD.
     pub(super) fn save(&self, attachment: &Attachment) -> Result<(), PodError> {
-        let sync = attachment.phase == Phase::Ready;
-        write_atomically(&self.path_of(&Key::of(attachment)), attachment, sync)
+        let durability = match attachment.phase {
+            Phase::Ready => Durability::Power,
+            Phase::Adding | Phase::Removing => Durability::Process,
+        };
+        write_atomically(&self.path_of(&Key::of(attachment)), attachment, durability)
     }
 
     /// Removes a record; that there is none is no error.
@@ -101,7 +105,7 @@ impl Store {
     /// Writes what IPAM has to remember. It is not synced: after a power failure no pod is left
     /// that late packets could be meant for.
     pub(super) fn save_memory<T: Serialize>(&self, memory: &T) -> Result<(), PodError> {
-        write_atomically(&self.memory_path(), memory, false)
+        write_atomically(&self.memory_path(), memory, Durability::Process)
     }
 
     fn memory_path(&self) -> PathBuf {
@@ -149,29 +153,20 @@ fn unreadable(path: &Path, error: PodError) -> Unreadable {
 }
 
 fn remove(path: &Path) -> Result<(), PodError> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(fault("remove", path, e)),
-        _ => Ok(()),
-    }
+    files::remove(path).map_err(|e| fault("remove", path, e))
 }
 
-fn write_atomically<T: Serialize>(path: &Path, value: &T, sync: bool) -> Result<(), PodError> {
-    let temporary = path.with_extension("tmp");
-    let written = (|| -> io::Result<()> {
-        let mut text = serde_json::to_vec_pretty(value)?;
+fn write_atomically<T: Serialize>(
+    path: &Path,
+    value: &T,
+    durability: Durability,
+) -> Result<(), PodError> {
+    let text = serde_json::to_vec_pretty(value).map_err(io::Error::from);
+    let written = text.and_then(|mut text| {
         text.push(b'\n');
-        let mut file = File::create(&temporary)?;
-        file.write_all(&text)?;
-        if sync {
-            file.sync_data()?;
-        }
-        fs::rename(&temporary, path)
-    })();
-    written.map_err(|e| {
-        // Best effort: what stays is removed by the next `load`.
-        let _ = fs::remove_file(&temporary);
-        fault("write", path, e)
-    })
+        files::replace(path, &text, 0o644, durability)
+    });
+    written.map_err(|e| fault("write", path, e))
 }
 
 fn fault(action: &'static str, path: &Path, source: io::Error) -> PodError {
