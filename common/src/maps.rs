@@ -11,7 +11,7 @@ use crate::addr::{Addr, Mac};
 ///
 /// Increase it with every change that an older program or agent would misread. An agent that
 /// finds pinned maps of another version fills new ones and switches the programs over.
-pub const MAP_ABI: u32 = 1;
+pub const MAP_ABI: u32 = 2;
 
 /// Default capacity of `PODS`: pods of one node, one entry per address.
 pub const MAX_POD_ADDRESSES: u32 = 4096;
@@ -71,6 +71,10 @@ pub struct RouteValue {
     pub mac: Mac,
     /// Bits of [`route_flags`].
     pub flags: u16,
+    /// Largest IP packet that fits towards the prefix, bytes: without the tunnel's headers, if there is a tunnel.
+    pub mtu: u16,
+    /// Explicit padding.
+    pub pad: [u8; 2],
 }
 
 /// Bits of [`RouteValue::flags`].
@@ -79,6 +83,10 @@ pub mod route_flags {
     pub const LOCAL: u16 = 1;
     /// The kernel has no route to the VTEP now: the packet is left to the host's stack.
     pub const UNREACHABLE: u16 = 2;
+    /// The node is reached without encapsulation.
+    pub const DIRECT: u16 = 4;
+    /// The next hop is asked of the kernel for each packet.
+    pub const FIB: u16 = 8;
 }
 
 /// Value of `VTEPS`, keyed by the node's underlay [`Addr`].
@@ -89,6 +97,8 @@ pub struct VtepValue {
     pub mac: Mac,
     /// None are defined yet.
     pub flags: u16,
+    /// The node's underlay address of the other family; the key again if it has only one.
+    pub other: Addr,
 }
 
 /// The one value of `CONFIG`.
@@ -107,16 +117,36 @@ pub struct Config {
     pub uplink: u32,
     /// Interface index of the overlay device.
     pub overlay: u32,
-    /// Own underlay address.
-    pub underlay: Addr,
+    /// Own IPv4 underlay address; [`Addr::UNSPECIFIED`] if there is none.
+    pub underlay_v4: Addr,
+    /// Own IPv6 underlay address; [`Addr::UNSPECIFIED`] if there is none.
+    pub underlay_v6: Addr,
     /// Own VTEP MAC.
     pub vtep_mac: Mac,
+    /// DSCP of outer packets, 0 to 63 (RFC 2474), or [`COPY_DSCP`].
+    pub dscp: u8,
     /// Explicit padding.
-    pub pad: [u8; 2],
+    pub pad: u8,
     /// Distinct prefix lengths of the IPv4 entries of `ROUTES` in 128-bit form, longest first, 0 ends the list.
     pub prefix_lens_v4: [u8; MAX_PREFIX_LENGTHS],
     /// The same for the IPv6 entries.
     pub prefix_lens_v6: [u8; MAX_PREFIX_LENGTHS],
+}
+
+/// [`Config::dscp`] that means "the inner packet's".
+pub const COPY_DSCP: u8 = 0xff;
+
+impl Config {
+    /// Own underlay address of the family of `like`; [`Addr::UNSPECIFIED`] if there is none.
+    #[inline(always)]
+    #[must_use]
+    pub const fn underlay_like(&self, like: &Addr) -> &Addr {
+        if like.is_v4() {
+            &self.underlay_v4
+        } else {
+            &self.underlay_v6
+        }
+    }
 }
 
 /// One slot of `COUNTERS`, on one CPU.
@@ -143,9 +173,9 @@ const _: () = {
     assert!(size_of::<Addr>() == 16);
     assert!(size_of::<PodValue>() == 20);
     assert!(size_of::<RouteKey>() == 20);
-    assert!(size_of::<RouteValue>() == 48);
-    assert!(size_of::<VtepValue>() == 8);
-    assert!(size_of::<Config>() == 60);
+    assert!(size_of::<RouteValue>() == 52);
+    assert!(size_of::<VtepValue>() == 24);
+    assert!(size_of::<Config>() == 76);
     assert!(size_of::<Counter>() == 16);
     assert!(size_of::<AuditRecord>() == 8);
 };

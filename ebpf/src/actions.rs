@@ -96,7 +96,7 @@ pub(crate) fn encapsulate(
     let len = skb.len();
     let macs = (route.mac, config.vtep_mac);
     let tunnel = Tunnel::new(
-        &config.underlay,
+        &config.underlay_v4,
         &route.underlay,
         config.port,
         route.vni,

@@ -39,8 +39,11 @@ pub struct Status {
     /// What is as it should be and worth knowing, as a node that the source leaves out, and why.
     #[serde(default)]
     pub notes: Vec<String>,
-    /// Own underlay address.
+    /// First own underlay address.
     pub underlay: Option<IpAddr>,
+    /// Where this node takes VXLAN: one or two, at most one per family, IPv4 first.
+    #[serde(default)]
+    pub vteps: Vec<VtepRow>,
     /// The device on the underlay.
     pub uplink: Device,
     /// The overlay device.
@@ -116,14 +119,26 @@ pub struct NodeRow {
     pub name: String,
     /// Whether it is the node that answers.
     pub own: bool,
-    /// Its address on the underlay.
+    /// Its first address on the underlay.
     pub underlay: IpAddr,
-    /// MAC of its VTEP.
+    /// MAC of the VTEP there.
     pub vtep_mac: String,
+    /// Where it takes VXLAN: one or two, at most one per family, IPv4 first.
+    #[serde(default)]
+    pub vteps: Vec<VtepRow>,
     /// Prefixes of its pods.
     pub pod_cidrs: Vec<IpNet>,
-    /// Whether the kernel has a route to its underlay address.
+    /// Whether the kernel has a route to each underlay address that its pods are reached by.
     pub reachable: bool,
+}
+
+/// A VXLAN tunnel end point of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VtepRow {
+    /// The node's address on the underlay.
+    pub underlay: IpAddr,
+    /// Destination MAC of inner frames.
+    pub mac: String,
 }
 
 /// `GET /v1/routes`: a list of these, in the order of prefixes.

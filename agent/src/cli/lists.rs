@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use super::Ask;
 use super::ask::ask;
 use super::output::{self, Format, duration, joined};
-use crate::api::types::{NodeRow, PodRow, RouteRow};
+use crate::api::types::{NodeRow, PodRow, RouteRow, VtepRow};
 
 /// Something that has a row in a table.
 trait Row: DeserializeOwned {
@@ -81,11 +81,17 @@ impl Row for NodeRow {
     const NONE: &str = "the cluster has no nodes";
 
     fn cells(&self) -> Vec<String> {
+        // One MAC for both addresses is shown once.
+        let column = |part: fn(&VtepRow) -> String| {
+            let mut parts: Vec<String> = self.vteps.iter().map(part).collect();
+            parts.dedup();
+            parts.join("\n")
+        };
         vec![
             self.name.clone(),
-            self.underlay.to_string(),
+            column(|v| v.underlay.to_string()),
             joined(&self.pod_cidrs, "\n"),
-            self.vtep_mac.clone(),
+            column(|v| v.mac.clone()),
             state(self.own, self.reachable).into(),
         ]
     }

@@ -1,5 +1,7 @@
 //! `oxlan status`.
 
+use std::net::IpAddr;
+
 use super::Ask;
 use super::ask::ask;
 use super::output::{self, Format};
@@ -15,7 +17,6 @@ pub(super) fn run(options: &Ask) -> anyhow::Result<()> {
 }
 
 fn render(status: &Status) -> String {
-    let none = || "none".to_owned();
     let agent = format!(
         "version {}, process {}, up {}",
         status.version,
@@ -39,16 +40,14 @@ fn render(status: &Status) -> String {
         "{}, pinned in {}, kernel {}",
         status.attach, status.bpf_dir, status.kernel
     );
+    let underlay: Vec<IpAddr> = status.vteps.iter().map(|v| v.underlay).collect();
     let rows = [
         ("Node", status.node.clone()),
         ("Health", health(&status.health)),
         ("Agent", agent),
         ("Cluster", cluster),
         ("Pods", pods),
-        (
-            "Underlay",
-            status.underlay.map_or_else(none, |a| a.to_string()),
-        ),
+        ("Underlay", output::joined(&underlay, ", ")),
         ("Uplink", device(&status.uplink)),
         (
             "Overlay",

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use ipnet::IpNet;
-use oxlan_common::addr::{Addr, Mac};
+use oxlan_common::addr::Mac;
 use oxlan_common::wire::{DEFAULT_VNI, MAX_VNI};
 
 /// A VXLAN network identifier: 24 bits (RFC 7348, section 5).
@@ -135,19 +135,76 @@ pub struct NodeSpec {
     pub name: String,
     /// Prefixes that its pods come from: at most one per family, IPv4 first.
     pub pod_cidrs: Vec<IpNet>,
-    /// Its address on the underlay.
-    pub underlay: IpAddr,
-    /// MAC of its VTEP.
-    pub vtep_mac: Mac,
+    /// Where it takes VXLAN: at least one, at most one per family, IPv4 first.
+    pub vteps: Vec<Vtep>,
 }
 
-/// MAC of the VTEP of a node that names none: `0e:00` and the last four bytes of its underlay address.
+/// A VXLAN tunnel end point (RFC 7348).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vtep {
+    /// The node's address on the underlay.
+    pub underlay: IpAddr,
+    /// Destination MAC of the inner frames that are sent there.
+    pub mac: Mac,
+}
+
+impl NodeSpec {
+    /// Where `own` sends packets to this node's pods of the prefix `pods`: over the underlay of the
+    /// same family, as Flannel does, if both nodes have it, else over the other one.
+    ///
+    /// None if the two have no family in common.
+    #[must_use]
+    pub fn vtep(&self, own: &Self, pods: &IpNet) -> Option<&Vtep> {
+        let is_v4 = matches!(pods, IpNet::V4(_));
+        let common = |is_v4: bool| {
+            let of_family = |v: &&Vtep| v.underlay.is_ipv4() == is_v4;
+            let own = own.vteps.iter().find(of_family);
+            own.and_then(|_| self.vteps.iter().find(of_family))
+        };
+        common(is_v4).or_else(|| common(!is_v4))
+    }
+
+    /// Its underlay addresses, IPv4 first.
+    pub fn underlay(&self) -> impl Iterator<Item = IpAddr> {
+        self.vteps.iter().map(|v| v.underlay)
+    }
+
+    /// Its underlay address of the family of `like`.
+    #[must_use]
+    pub fn underlay_like(&self, like: IpAddr) -> Option<IpAddr> {
+        self.underlay().find(|a| a.is_ipv4() == like.is_ipv4())
+    }
+
+    /// MAC of its overlay device, if it is this node: one for all underlay addresses.
+    #[must_use]
+    pub fn vtep_mac(&self) -> Mac {
+        self.vteps.first().map_or(Mac::ZERO, |v| v.mac)
+    }
+}
+
+/// MAC of the VTEP of a node that names none, from its first underlay address: `0e:00` and the four
+/// bytes of an IPv4 address, or `0e` and a hash of an IPv6 address.
 ///
 /// Every node derives the same one. It is locally administered and unicast (IEEE 802, section 8.4).
 #[must_use]
 pub fn derived_vtep_mac(underlay: IpAddr) -> Mac {
-    let [a, b, c, d] = Addr::from(underlay).low_bytes();
-    Mac::new([0x0e, 0x00, a, b, c, d])
+    match underlay {
+        IpAddr::V4(v4) => {
+            let [a, b, c, d] = v4.octets();
+            Mac::new([0x0e, 0x00, a, b, c, d])
+        }
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, e, ..] = fnv_1a(&v6.octets()).to_be_bytes();
+            // Never an IPv4 address's.
+            Mac::new([0x0e, a | 0x80, b, c, d, e])
+        }
+    }
+}
+
+/// The hash FNV-1a with 64 bits, which has to be the same on every node and in every version.
+fn fnv_1a(bytes: &[u8]) -> u64 {
+    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
 }
 
 #[cfg(test)]
@@ -165,5 +222,40 @@ mod tests {
         let mac = derived_vtep_mac("192.168.50.1".parse().unwrap());
         assert_eq!(mac.to_string(), "0e:00:c0:a8:32:01");
         assert!(!mac.is_multicast());
+        let v6 = |text: &str| derived_vtep_mac(text.parse().unwrap());
+        assert_eq!(v6("fd00:50::1").to_string(), "0e:c6:88:64:b0:64");
+        assert_ne!(v6("fd00:50::1"), v6("fd00:51::1"), "other subnets count");
+    }
+
+    fn node(underlay: &[&str]) -> NodeSpec {
+        let vtep = |text: &&str| Vtep {
+            underlay: text.parse().unwrap(),
+            mac: Mac::ZERO,
+        };
+        NodeSpec {
+            name: "n".into(),
+            pod_cidrs: Vec::new(),
+            vteps: underlay.iter().map(vtep).collect(),
+        }
+    }
+
+    #[test]
+    fn pods_go_over_their_own_family_if_both_nodes_have_it() {
+        let (v4, v6, both) = (
+            node(&["10.0.0.1"]),
+            node(&["fd00::1"]),
+            node(&["10.0.0.1", "fd00::1"]),
+        );
+        let way = |to: &NodeSpec, own: &NodeSpec, pods: &str| {
+            let vtep = to.vtep(own, &pods.parse().unwrap());
+            vtep.map(|v| v.underlay.to_string())
+        };
+        let (pods_v4, pods_v6) = ("10.244.1.0/24", "fd01::/64");
+        assert_eq!(way(&both, &both, pods_v4).as_deref(), Some("10.0.0.1"));
+        assert_eq!(way(&both, &both, pods_v6).as_deref(), Some("fd00::1"));
+        assert_eq!(way(&both, &v4, pods_v6).as_deref(), Some("10.0.0.1"));
+        assert_eq!(way(&v6, &both, pods_v4).as_deref(), Some("fd00::1"));
+        assert_eq!(way(&v6, &v6, pods_v4).as_deref(), Some("fd00::1"));
+        assert_eq!(way(&v6, &v4, pods_v4), None);
     }
 }

@@ -13,7 +13,8 @@ use std::path::PathBuf;
 use std::pin::Pin;
 
 pub use config::{
-    ClusterConfig, InvalidMode, InvalidVni, Mode, Network, NodeSpec, Remarks, Vni, derived_vtep_mac,
+    ClusterConfig, InvalidMode, InvalidVni, Mode, Network, NodeSpec, Remarks, Vni, Vtep,
+    derived_vtep_mac,
 };
 pub use file::FileSource;
 pub use parse::parse;

@@ -12,7 +12,8 @@ use toml::{Table, Value};
 use super::problem::Problems;
 use super::validate::validate;
 use super::{
-    ClusterConfig, InvalidMode, Mode, Network, NodeSpec, Problem, Remarks, Vni, derived_vtep_mac,
+    ClusterConfig, InvalidMode, Mode, Network, NodeSpec, Problem, Remarks, Vni, Vtep,
+    derived_vtep_mac,
 };
 
 /// Why a text does not describe a cluster.
@@ -196,11 +197,12 @@ fn read_node(index: usize, value: Value, problems: &mut Problems) -> Option<Node
         &["name", "pod_cidrs", "underlay", "vtep_mac"],
         problems,
     );
+    let mac = mac.or_else(|| underlay.first().copied().map(derived_vtep_mac))?;
+    let vtep = |underlay| Vtep { underlay, mac };
     Some(NodeSpec {
         name: name?,
         pod_cidrs,
-        underlay: underlay?,
-        vtep_mac: mac.or_else(|| underlay.map(derived_vtep_mac))?,
+        vteps: underlay.into_iter().map(vtep).collect(),
     })
 }
 
@@ -252,22 +254,37 @@ fn prefix(place: &str, value: &Value, problems: &mut Problems) -> Option<IpNet> 
     Some(prefix)
 }
 
-fn underlay(table: &mut Table, place: &str, problems: &mut Problems) -> Option<IpAddr> {
+/// One address, or a list with one per family; IPv4 first. Empty if there is none that can be read.
+fn underlay(table: &mut Table, place: &str, problems: &mut Problems) -> Vec<IpAddr> {
     let place = format!("{place}underlay");
-    let Some(value) = table.remove("underlay") else {
-        problems.place(
-            &place,
-            "this field is missing; it is the node's address on the network that joins the nodes",
-        );
-        return None;
+    let mut all = match table.remove("underlay") {
+        Some(Value::Array(values)) if values.is_empty() => {
+            let wanted = "at least one address is wanted, as [\"192.168.50.1\", \"fd00:50::1\"]";
+            problems.value(&place, "[]", wanted);
+            Vec::new()
+        }
+        Some(Value::Array(values)) => {
+            let one = |(i, value)| underlay_address(&format!("{place}[{i}]"), value, problems);
+            values.iter().enumerate().filter_map(one).collect()
+        }
+        Some(value) => Vec::from_iter(underlay_address(&place, &value, problems)),
+        None => {
+            problems.place(
+                &place,
+                "this field is missing; it is the node's address on the network that joins the nodes",
+            );
+            Vec::new()
+        }
     };
+    all.sort_by_key(IpAddr::is_ipv6);
+    all
+}
+
+fn underlay_address(place: &str, value: &Value, problems: &mut Problems) -> Option<IpAddr> {
     let parsed = value.as_str().and_then(|text| text.parse().ok());
     if parsed.is_none() {
-        problems.value(
-            &place,
-            &value,
-            "an IP address is wanted, as \"192.168.50.1\"",
-        );
+        let wanted = "an IP address is wanted, as \"192.168.50.1\" or \"fd00:50::1\"";
+        problems.value(place, value, wanted);
     }
     parsed
 }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Display;
-use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -100,27 +99,43 @@ fn check_name(node: &NodeSpec, problems: &mut Problems) {
 
 fn check_underlay(node: &NodeSpec, network: &Network, problems: &mut Problems) {
     let place = format!("node {:?} underlay", node.name);
-    let address = node.underlay;
-    let wrong = match address {
-        IpAddr::V6(_) => Some("the underlay must be IPv4 for now".to_owned()),
-        IpAddr::V4(v4)
-            if v4.is_unspecified()
-                || v4.is_loopback()
-                || v4.is_multicast()
-                || v4.is_broadcast() =>
-        {
-            Some("a unicast address that other nodes can reach is wanted".to_owned())
+    for address in node.underlay() {
+        if let Some(wanted) = wrong_underlay(address, network) {
+            problems.value(&place, quoted(address), wanted);
         }
-        IpAddr::V4(_) => {
-            let inside = network.pod_cidrs.iter().find(|n| n.contains(&address));
-            inside.map(|n| {
-                format!("it is inside the pods' network {n}; the underlay must be outside")
-            })
-        }
-    };
-    if let Some(wanted) = wrong {
-        problems.value(&place, quoted(address), wanted);
     }
+    for (family, is_v4) in [("IPv4", true), ("IPv6", false)] {
+        if node.underlay().filter(|a| a.is_ipv4() == is_v4).count() > 1 {
+            let all = join(node.underlay());
+            let wanted = format!("only one {family} address is possible");
+            problems.value(&place, all, wanted);
+        }
+    }
+}
+
+/// Why other nodes cannot send to this address.
+fn wrong_underlay(address: IpAddr, network: &Network) -> Option<String> {
+    let is_no_unicast = address.is_unspecified()
+        || address.is_loopback()
+        || address.is_multicast()
+        || address == IpAddr::V4(Ipv4Addr::BROADCAST);
+    match address {
+        _ if is_no_unicast => {
+            return Some("a unicast address that other nodes can reach is wanted".to_owned());
+        }
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => {
+            let reason = "a link-local address means nothing on another link";
+            return Some(format!("{reason}; a global or unique local one is wanted"));
+        }
+        IpAddr::V6(v6) => {
+            if let Some(v4) = v6.to_ipv4_mapped() {
+                return Some(format!("this is an IPv4 address; \"{v4}\" is wanted"));
+            }
+        }
+        IpAddr::V4(_) => {}
+    }
+    let inside = network.pod_cidrs.iter().find(|n| n.contains(&address));
+    inside.map(|n| format!("it is inside the pods' network {n}; the underlay must be outside"))
 }
 
 /// At most one prefix per family.
@@ -141,27 +156,37 @@ fn check_families(place: &str, prefixes: &[IpNet], problems: &mut Problems) {
 }
 
 fn check_distinct(nodes: &[NodeSpec], problems: &mut Problems) {
-    unique(nodes, "name", |n| format!("{:?}", n.name), problems);
-    unique(nodes, "underlay", |n| quoted(n.underlay), problems);
-    unique(nodes, "vtep_mac", |n| quoted(n.vtep_mac), problems);
+    let name = |n: &NodeSpec| vec![format!("{:?}", n.name)];
+    let underlay = |n: &NodeSpec| n.underlay().map(quoted).collect();
+    // A node may have one MAC for all its addresses.
+    let macs = |n: &NodeSpec| n.vteps.iter().map(|v| v.mac).collect::<BTreeSet<_>>();
+    unique(nodes, "name", name, problems);
+    unique(nodes, "underlay", underlay, problems);
+    let macs = |n: &NodeSpec| macs(n).into_iter().map(quoted).collect();
+    unique(nodes, "vtep_mac", macs, problems);
 }
 
-fn unique<K: Eq + Hash + Display>(
+/// No value of a field is another node's, too.
+fn unique(
     nodes: &[NodeSpec],
     field: &str,
-    key: impl Fn(&NodeSpec) -> K,
+    values: impl Fn(&NodeSpec) -> Vec<String>,
     problems: &mut Problems,
 ) {
-    let mut first: HashMap<K, (usize, &str)> = HashMap::with_capacity(nodes.len());
+    let mut first: HashMap<String, (usize, &str)> = HashMap::with_capacity(nodes.len());
     for (i, node) in nodes.iter().enumerate() {
-        let value = key(node);
-        if let Some((number, name)) = first.get(&value) {
-            let place = format!("node {:?} {field}", node.name);
-            let wanted =
-                format!("node number {number}, {name:?}, has it already; it must be unique");
-            problems.value(&place, value, wanted);
-        } else {
-            first.insert(value, (i + 1, &node.name));
+        for value in values(node) {
+            match first.get(&value) {
+                Some((number, name)) if *number != i + 1 => {
+                    let place = format!("node {:?} {field}", node.name);
+                    let reason = format!("node number {number}, {name:?}, has it already");
+                    problems.value(&place, value, format!("{reason}; it must be unique"));
+                }
+                Some(_) => {}
+                None => {
+                    first.insert(value, (i + 1, &node.name));
+                }
+            }
         }
     }
 }
@@ -218,8 +243,8 @@ fn quoted(value: impl Display) -> String {
     format!("\"{value}\"")
 }
 
-fn join(prefixes: &[IpNet]) -> String {
-    let all: Vec<String> = prefixes.iter().map(quoted).collect();
+fn join(all: impl IntoIterator<Item = impl Display>) -> String {
+    let all: Vec<String> = all.into_iter().map(quoted).collect();
     format!("[{}]", all.join(", "))
 }
 

@@ -102,11 +102,13 @@ impl Reconciler {
     /// or when they start from another address.
     pub(super) fn find_paths(&mut self, own: &NodeSpec, anew: bool, report: &mut Report) {
         let others = self.cluster.nodes.iter().filter(|n| n.name != own.name);
-        let others: BTreeSet<IpAddr> = others.map(|n| n.underlay).collect();
+        let vteps = others.flat_map(|n| n.pod_cidrs.iter().filter_map(|p| n.vtep(own, p)));
+        let others: BTreeSet<IpAddr> = vteps.map(|v| v.underlay).collect();
         if self.paths.keys().any(|to| !others.contains(to)) {
             Arc::make_mut(&mut self.paths).retain(|to, _| others.contains(to));
         }
-        let anew = anew || self.paths_from != Some(own.underlay);
+        let from: Vec<IpAddr> = own.underlay().collect();
+        let anew = anew || self.paths_from != from;
         let ask: Vec<IpAddr> = others
             .into_iter()
             .filter(|to| anew || !self.paths.contains_key(to))
@@ -114,13 +116,18 @@ impl Reconciler {
         if ask.is_empty() {
             return;
         }
-        match paths::next_hops(&mut self.rtnl, own.underlay, &ask) {
-            Ok(hops) => {
-                Arc::make_mut(&mut self.paths).extend(ask.into_iter().zip(hops));
-                self.paths_from = Some(own.underlay);
+        for source in &from {
+            let ask: Vec<IpAddr> = ask
+                .iter()
+                .copied()
+                .filter(|to| to.is_ipv4() == source.is_ipv4())
+                .collect();
+            match paths::next_hops(&mut self.rtnl, *source, &ask) {
+                Ok(hops) => Arc::make_mut(&mut self.paths).extend(ask.into_iter().zip(hops)),
+                Err(error) => return report.failure("ask for the ways to the other nodes", &error),
             }
-            Err(error) => report.failure("ask for the ways to the other nodes", &error),
         }
+        self.paths_from = from;
     }
 
     pub(super) fn tables(

@@ -51,8 +51,8 @@ pub(super) struct Reconciler {
     /// What the last look at the host has found.
     pub(super) seen: Seen,
     pub(super) paths: Arc<HashMap<IpAddr, Option<NextHop>>>,
-    /// The own underlay address that the paths start from.
-    pub(super) paths_from: Option<IpAddr>,
+    /// The own underlay addresses that the paths start from.
+    pub(super) paths_from: Vec<IpAddr>,
     /// What the last complete pass wanted: a deviation from that is somebody else's doing.
     pub(super) settled: Settled,
 }
@@ -100,7 +100,7 @@ impl Reconciler {
             overlay: None,
             seen: Seen::default(),
             paths: Arc::default(),
-            paths_from: None,
+            paths_from: Vec::new(),
             settled: Settled::default(),
         })
     }
@@ -173,10 +173,9 @@ impl Reconciler {
             self.seen.uplink = self.find_uplink(own, report);
         }
         let uplink = self.uplink.clone();
-        let mtu = uplink.as_ref().map_or_else(
-            || self.pods.facts().mtu,
-            |u| desire::pod_mtu(u.mtu, own.underlay),
-        );
+        let mtu = uplink
+            .as_ref()
+            .map_or_else(|| self.pods.facts().mtu, |u| desire::pod_mtu(u.mtu, own));
         self.tell_pods(own, mtu, report);
         if dirty.host {
             self.drop_ended_pods(report);
@@ -223,7 +222,7 @@ impl Reconciler {
             }
         };
         let name = self.uplink_option.as_deref();
-        match uplink::find(&devices, &addresses, own.underlay, name) {
+        match uplink::find(&devices, &addresses, own, name) {
             Ok(device) => {
                 self.uplink = Some(device.clone());
                 true

@@ -151,13 +151,8 @@ fn check_cluster(
     let addresses = layer3::addresses(&mut rtnl)?;
     let fit = preflight::fit(&own.pod_cidrs, cluster.network.port, OVERLAY, &devices);
     obstacles.extend(fit.into_iter().map(Obstacle::from));
-    match uplink::find(
-        &devices,
-        &addresses,
-        own.underlay,
-        options.uplink.as_deref(),
-    ) {
-        Ok(uplink) => Ok(desire::pod_mtu(uplink.mtu, own.underlay)),
+    match uplink::find(&devices, &addresses, own, options.uplink.as_deref()) {
+        Ok(uplink) => Ok(desire::pod_mtu(uplink.mtu, own)),
         Err(error) => {
             obstacles.push(error.into());
             Ok(0)

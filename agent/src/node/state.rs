@@ -1,7 +1,7 @@
 //! What the API shows of the running agent.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
@@ -11,9 +11,9 @@ use nix::net::if_::if_indextoname;
 use oxlan_common::addr::Addr;
 use oxlan_common::maps::{Counter, route_flags};
 
-use crate::api::types::{Device, Health, NodeRow, RouteRow, Status};
+use crate::api::types::{Device, Health, NodeRow, RouteRow, Status, VtepRow};
 use crate::api::{NodeFault, NodeView};
-use crate::cluster::ClusterConfig;
+use crate::cluster::{ClusterConfig, NodeSpec, Vtep};
 use crate::datapath::{AttachMode, Datapath};
 use crate::host::paths::NextHop;
 use crate::host::preflight;
@@ -67,10 +67,11 @@ impl NodeView for State {
             source: self.source.clone(),
             problems: view.problems,
             notes: view.cluster.remarks.notes.clone(),
-            underlay: own.map(|n| n.underlay),
+            underlay: own.and_then(|n| n.underlay().next()),
+            vteps: own.map(vtep_rows).unwrap_or_default(),
             uplink: view.uplink,
             overlay: view.overlay,
-            vtep_mac: own.map_or_else(String::new, |n| n.vtep_mac.to_string()),
+            vtep_mac: own.map_or_else(String::new, |n| n.vtep_mac().to_string()),
             network: network.pod_cidrs.clone(),
             vni: network.vni.get(),
             port: network.port,
@@ -95,14 +96,21 @@ impl NodeView for State {
 
     fn nodes(&self) -> Vec<NodeRow> {
         let view = self.view();
-        let row = |n: &crate::cluster::NodeSpec| NodeRow {
+        let own = view.cluster.node(&self.node);
+        let has_path = |to: IpAddr| view.paths.get(&to).is_some_and(Option::is_some);
+        let reachable = |n: &NodeSpec| {
+            let vtep = |pods| own.and_then(|own| n.vtep(own, pods));
+            let mut vteps = n.pod_cidrs.iter().map(vtep);
+            vteps.all(|vtep| vtep.is_some_and(|v| has_path(v.underlay)))
+        };
+        let row = |n: &NodeSpec| NodeRow {
             name: n.name.clone(),
             own: n.name == self.node,
-            underlay: n.underlay,
-            vtep_mac: n.vtep_mac.to_string(),
+            underlay: n.underlay().next().unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
+            vtep_mac: n.vtep_mac().to_string(),
+            vteps: vtep_rows(n),
             pod_cidrs: n.pod_cidrs.clone(),
-            reachable: n.name == self.node
-                || view.paths.get(&n.underlay).is_some_and(Option::is_some),
+            reachable: n.name == self.node || reachable(n),
         };
         view.cluster.nodes.iter().map(row).collect()
     }
@@ -113,7 +121,7 @@ impl NodeView for State {
             .cluster
             .nodes
             .iter()
-            .map(|n| (n.underlay.into(), n.name.as_str()))
+            .flat_map(|n| n.underlay().map(|a| (a.into(), n.name.as_str())))
             .collect();
         let mut devices: HashMap<u32, String> = HashMap::new();
         let mut rows = Vec::new();
@@ -140,6 +148,14 @@ impl NodeView for State {
     fn counters(&self) -> Result<Vec<(u32, Counter)>, NodeFault> {
         Ok(self.datapath.counters()?)
     }
+}
+
+fn vtep_rows(node: &NodeSpec) -> Vec<VtepRow> {
+    let row = |vtep: &Vtep| VtepRow {
+        underlay: vtep.underlay,
+        mac: vtep.mac.to_string(),
+    };
+    node.vteps.iter().map(row).collect()
 }
 
 /// Empty when there is no such device.

@@ -1,11 +1,11 @@
 //! What should be, from the cluster, the node and its pods.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bytemuck::Zeroable;
 use ipnet::IpNet;
-use oxlan_common::addr::{Addr, V4_PREFIX_BITS};
+use oxlan_common::addr::{Addr, Mac, V4_PREFIX_BITS};
 use oxlan_common::maps::{
     Config, MAP_ABI, MAX_PREFIX_LENGTHS, PodValue, RouteKey, RouteValue, VtepValue, pod_flags,
     route_flags,
@@ -54,11 +54,15 @@ pub struct Uplink<'a> {
 }
 
 /// MTU of the pods for an uplink's: what is left when VXLAN has been put around.
+///
+/// A node with an IPv6 underlay address counts on its larger headers, whoever its peers are: so
+/// the MTU does not change when nodes come and go.
 #[must_use]
-pub fn pod_mtu(uplink_mtu: u32, underlay: IpAddr) -> u16 {
-    let overhead = match underlay {
-        IpAddr::V4(_) => OVERHEAD_V4,
-        IpAddr::V6(_) => OVERHEAD_V6,
+pub fn pod_mtu(uplink_mtu: u32, own: &NodeSpec) -> u16 {
+    let overhead = if own.underlay().any(|a| a.is_ipv6()) {
+        OVERHEAD_V6
+    } else {
+        OVERHEAD_V4
     };
     u16::try_from(uplink_mtu)
         .unwrap_or(u16::MAX)
@@ -73,7 +77,7 @@ pub fn host(facts: &Facts<'_>) -> Host {
         overlay: Overlay {
             name: OVERLAY.into(),
             port: facts.cluster.network.port,
-            mac: own.vtep_mac,
+            mac: own.vtep_mac(),
             mtu: facts.mtu.into(),
         },
         pods: facts.pods.iter().map(pod_device).collect(),
@@ -121,7 +125,7 @@ fn routes(facts: &Facts<'_>) -> BTreeMap<(IpNet, u32), Via> {
     networks.chain(local).chain(pods).collect()
 }
 
-fn neighbours(pods: &[DesiredPod]) -> BTreeMap<(String, IpAddr), oxlan_common::addr::Mac> {
+fn neighbours(pods: &[DesiredPod]) -> BTreeMap<(String, IpAddr), Mac> {
     let of_pod = |pod: &DesiredPod| {
         let entry = |a: &IpAddr| ((pod.host_ifname.clone(), *a), pod.mac);
         pod.addresses.iter().map(entry).collect::<Vec<_>>()
@@ -178,24 +182,34 @@ pub fn tables(
 ) -> Tables {
     let nodes = &facts.cluster.nodes;
     let others = nodes.iter().filter(|n| n.name != facts.own.name);
-    let vtep = |n: &NodeSpec| {
-        let value = VtepValue {
-            mac: n.vtep_mac,
-            flags: 0,
-        };
-        (Addr::from(n.underlay), value)
-    };
     let route = |n: &NodeSpec| {
-        let value = route_value(n, facts, overlay_ifindex, paths);
-        let keys = n.pod_cidrs.iter().map(route_key);
-        keys.map(|key| (key, value)).collect::<Vec<_>>()
+        let one = |p: &IpNet| {
+            (
+                route_key(p),
+                route_value(n, p, facts, overlay_ifindex, paths),
+            )
+        };
+        n.pod_cidrs.iter().map(one).collect::<Vec<_>>()
     };
     Tables {
         pods: pods(facts, overlay_ifindex),
         routes: nodes.iter().flat_map(route).collect(),
-        vteps: others.map(vtep).collect(),
+        vteps: others.flat_map(vteps).collect(),
         config: config(facts, overlay_ifindex),
     }
+}
+
+/// Every address that the node may send from.
+fn vteps(node: &NodeSpec) -> impl Iterator<Item = (Addr, VtepValue)> {
+    node.vteps.iter().map(|vtep| {
+        let mut others = node.underlay().filter(|a| *a != vtep.underlay);
+        let value = VtepValue {
+            mac: vtep.mac,
+            flags: 0,
+            other: others.next().unwrap_or(vtep.underlay).into(),
+        };
+        (vtep.underlay.into(), value)
+    })
 }
 
 fn pods(facts: &Facts<'_>, overlay_ifindex: u32) -> BTreeMap<Addr, PodValue> {
@@ -203,8 +217,8 @@ fn pods(facts: &Facts<'_>, overlay_ifindex: u32) -> BTreeMap<Addr, PodValue> {
         let value = PodValue {
             ifindex: overlay_ifindex,
             flags: pod_flags::HOST,
-            mac: facts.own.vtep_mac,
-            host_mac: facts.own.vtep_mac,
+            mac: facts.own.vtep_mac(),
+            host_mac: facts.own.vtep_mac(),
         };
         (Addr::from(c.network()), value)
     });
@@ -235,30 +249,40 @@ pub fn route_key(prefix: &IpNet) -> RouteKey {
 
 fn route_value(
     node: &NodeSpec,
+    prefix: &IpNet,
     facts: &Facts<'_>,
     overlay_ifindex: u32,
     paths: &HashMap<IpAddr, Option<NextHop>>,
 ) -> RouteValue {
-    let underlay = Addr::from(node.underlay);
+    let vtep = node.vtep(facts.own, prefix);
     let (next_hop, ifindex, flags) = if node.name == facts.own.name {
-        (underlay, overlay_ifindex, route_flags::LOCAL)
+        let own = vtep.map_or(Addr::UNSPECIFIED, |v| v.underlay.into());
+        (own, overlay_ifindex, route_flags::LOCAL)
     } else {
-        match paths.get(&node.underlay).copied().flatten() {
+        match vtep.and_then(|v| paths.get(&v.underlay).copied().flatten()) {
             Some(hop) => (Addr::from(hop.address), hop.ifindex, 0),
             None => (Addr::UNSPECIFIED, 0, route_flags::UNREACHABLE),
         }
     };
+    // Without a family in common the entry still says whose prefix it is.
+    let vtep = vtep.or(node.vteps.first());
     RouteValue {
-        underlay,
+        underlay: vtep.map_or(Addr::UNSPECIFIED, |v| v.underlay.into()),
         next_hop,
         ifindex,
         vni: facts.cluster.network.vni.get(),
-        mac: node.vtep_mac,
+        mac: vtep.map_or(Mac::ZERO, |v| v.mac),
         flags,
+        mtu: facts.mtu,
+        pad: [0; 2],
     }
 }
 
 fn config(facts: &Facts<'_>, overlay_ifindex: u32) -> Config {
+    let underlay = |like| {
+        let address = facts.own.underlay_like(like);
+        address.map_or(Addr::UNSPECIFIED, Addr::from)
+    };
     Config {
         abi: MAP_ABI,
         vni: facts.cluster.network.vni.get(),
@@ -266,8 +290,10 @@ fn config(facts: &Facts<'_>, overlay_ifindex: u32) -> Config {
         mtu: facts.mtu,
         uplink: facts.uplink.map_or(0, |u| u.ifindex),
         overlay: overlay_ifindex,
-        underlay: facts.own.underlay.into(),
-        vtep_mac: facts.own.vtep_mac,
+        underlay_v4: underlay(Ipv4Addr::UNSPECIFIED.into()),
+        underlay_v6: underlay(Ipv6Addr::UNSPECIFIED.into()),
+        vtep_mac: facts.own.vtep_mac(),
+        dscp: 0,
         prefix_lens_v4: prefix_lengths(facts.cluster, true),
         prefix_lens_v6: prefix_lengths(facts.cluster, false),
         ..Config::zeroed()

@@ -137,8 +137,8 @@ pub fn prefix_in_words(key: &RouteKey) -> String {
 
 fn config_in_words(c: &Config) -> String {
     format!(
-        "vni {} port {} mtu {} uplink {} overlay {} underlay {} mac {}",
-        c.vni, c.port, c.mtu, c.uplink, c.overlay, c.underlay, c.vtep_mac
+        "vni {} port {} mtu {} uplink {} overlay {} underlay {} {} mac {} dscp {}",
+        c.vni, c.port, c.mtu, c.uplink, c.overlay, c.underlay_v4, c.underlay_v6, c.vtep_mac, c.dscp
     )
 }
 
@@ -147,8 +147,8 @@ fn value_in_words(step: Step) -> String {
     match step {
         Step::SetPod(_, v) => format!("ifindex {} mac {} flags {}", v.ifindex, v.mac, v.flags),
         Step::SetRoute(_, v) => format!(
-            "underlay {} next hop {} ifindex {} vni {} mac {} flags {}",
-            v.underlay, v.next_hop, v.ifindex, v.vni, v.mac, v.flags
+            "underlay {} next hop {} ifindex {} vni {} mac {} flags {} mtu {}",
+            v.underlay, v.next_hop, v.ifindex, v.vni, v.mac, v.flags, v.mtu
         ),
         Step::SetVtep(_, v) => format!("mac {} flags {}", v.mac, v.flags),
         Step::RemovePod(_) | Step::RemoveRoute(_) | Step::RemoveVtep(_) | Step::SetConfig(_) => {

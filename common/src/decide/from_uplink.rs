@@ -58,7 +58,7 @@ pub fn from_uplink<'t, T: Tables>(
         return FromUplink::NotOurs;
     };
     let mut outer = Outer::empty();
-    let is_ours = outer.read(packet) && outer.is_to(&config.underlay, config.port);
+    let is_ours = outer.read(packet) && outer.is_to(&config.underlay_v4, config.port);
     if !is_ours || packet.is_tagged() || !packet.is_to_us() {
         return FromUplink::NotOurs;
     }

@@ -1,8 +1,9 @@
 //! The inner packet of a tunnel packet: the same checks, whoever takes the outer headers off.
 
 use super::{Tables, TunnelKey, has_ended, is_host, is_local, is_to_tunnel_port, route};
+use crate::addr::Addr;
 use crate::counters::DropReason;
-use crate::maps::{Config, PodValue};
+use crate::maps::{Config, PodValue, VtepValue};
 use crate::packet::ip::Ip;
 use crate::packet::{Front, Packet};
 
@@ -27,25 +28,31 @@ pub(super) fn accept<'t, T: Tables>(
     if key.vni != config.vni {
         return Err(DropReason::WrongVni);
     }
-    if tables.vtep(&key.remote).is_none() {
-        return Err(DropReason::UnknownVtep);
-    }
+    let vtep = tables.vtep(&key.remote).ok_or(DropReason::UnknownVtep)?;
     if front.dst != config.vtep_mac {
         return Err(DropReason::WrongInnerMac);
     }
     let ip = Ip::parse(packet, front, offset, DropReason::InnerNotIp)?;
-    if !belongs_to(&ip, key, tables, config) {
+    if !belongs_to(&ip, key, vtep, tables, config) {
         return Err(DropReason::ForeignInnerSource);
     }
     deliver(packet, &ip, tables, config)
 }
 
-/// The source is in a pod CIDR of the sender, or is the sender itself.
+/// The source is in a pod CIDR of the sender, or is the sender itself. Which of its underlay
+/// addresses the sender has used does not matter.
 #[inline(always)]
-fn belongs_to<T: Tables>(ip: &Ip, key: &TunnelKey, tables: &T, config: &Config) -> bool {
-    ip.src == key.remote
+fn belongs_to<T: Tables>(
+    ip: &Ip,
+    key: &TunnelKey,
+    vtep: &VtepValue,
+    tables: &T,
+    config: &Config,
+) -> bool {
+    let is_sender = |addr: &Addr| *addr == key.remote || *addr == vtep.other;
+    is_sender(&ip.src)
         || route(tables, config, &ip.src)
-            .is_some_and(|route| route.underlay == key.remote && !is_local(route))
+            .is_some_and(|route| is_sender(&route.underlay) && !is_local(route))
 }
 
 #[inline(always)]

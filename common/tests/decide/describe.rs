@@ -279,6 +279,7 @@ pub(crate) fn world() -> impl Strategy<Value = World> {
                 VtepValue {
                     mac: OWN_VTEP,
                     flags: 0,
+                    other: underlay(node),
                 },
             )
         })
@@ -334,6 +335,8 @@ fn all_routes() -> Vec<(RouteKey, RouteValue)> {
             vni: 1,
             mac: mac(node),
             flags,
+            mtu: MTU,
+            pad: [0; 2],
         };
         (RouteKey { prefix, prefix_len }, value)
     };
@@ -357,9 +360,11 @@ fn config(abi: u32) -> Config {
         mtu: MTU,
         uplink: 103,
         overlay: 104,
-        underlay: underlay(1),
+        underlay_v4: underlay(1),
+        underlay_v6: Addr::UNSPECIFIED,
         vtep_mac: OWN_VTEP,
-        pad: [0; 2],
+        dscp: 0,
+        pad: 0,
         prefix_lens_v4: [121, 120, 0, 0, 0, 0, 0, 0],
         prefix_lens_v6: [80, 64, 0, 0, 0, 0, 0, 0],
     }

@@ -142,6 +142,7 @@ mod tests {
         assert_eq!(bytes(&serde_json::json!([1])), None);
         let key = Addr::from_v4([10, 244, 1, 2]);
         let value = VtepValue {
+            other: Addr::from_v4([192, 168, 50, 1]),
             mac: oxlan_common::addr::Mac::BROADCAST,
             flags: 0,
         };

@@ -61,6 +61,7 @@ fn a_full_map_names_the_option() {
     };
     let small = Datapath::open(options).unwrap();
     let vtep = VtepValue {
+        other: addr("10.9.0.9"),
         mac: VTEP[2],
         flags: 0,
     };

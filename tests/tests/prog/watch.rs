@@ -28,6 +28,7 @@ async fn changes_by_others() {
     quiet(&mut watcher).await;
 
     let vtep = VtepValue {
+        other: addr("10.9.0.9"),
         mac: VTEP[2],
         flags: 0,
     };

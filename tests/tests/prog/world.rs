@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use nix::sched::{CloneFlags, unshare};
 use oxlan::datapath::{AttachMode, Datapath, Options, Program, remove_all};
-use oxlan_common::addr::Mac;
+use oxlan_common::addr::{Addr, Mac};
 use oxlan_common::maps::{
     Config, Counter, MAP_ABI, PodValue, RouteKey, RouteValue, VtepValue, pod_flags, route_flags,
 };
@@ -171,11 +171,12 @@ impl World {
         // Within the prefix above, to see that the longer one wins.
         self.route("10.244.2.128", 28, "fd00:2:0:0:ff::", 3, 0);
         for node in [2, 3] {
+            let key = addr(&format!("10.9.0.{node}"));
             let vtep = VtepValue {
                 mac: VTEP[node],
                 flags: 0,
+                other: key,
             };
-            let key = addr(&format!("10.9.0.{node}"));
             self.datapath.vteps().set(&key, &vtep).expect("a VTEP");
         }
         self.datapath
@@ -192,6 +193,8 @@ impl World {
             vni: DEFAULT_VNI,
             mac: VTEP[node],
             flags,
+            mtu: MTU,
+            pad: [0; 2],
         };
         let v6_len = if v4_len == 24 { 64 } else { 80 };
         for (prefix, prefix_len) in [(v4, 96 + v4_len), (v6, v6_len)] {
@@ -218,9 +221,11 @@ pub(crate) fn config() -> Config {
         mtu: MTU,
         uplink: UPLINK,
         overlay: OVERLAY,
-        underlay: addr("10.9.0.1"),
+        underlay_v4: addr("10.9.0.1"),
+        underlay_v6: Addr::UNSPECIFIED,
         vtep_mac: VTEP[1],
-        pad: [0; 2],
+        dscp: 0,
+        pad: 0,
         prefix_lens_v4: [96 + 28, 96 + 24, 0, 0, 0, 0, 0, 0],
         prefix_lens_v6: [80, 64, 0, 0, 0, 0, 0, 0],
     }

@@ -44,11 +44,23 @@ fn a_good_file_is_read_in_full() {
     let names: Vec<&str> = config.nodes.iter().map(|n| n.name.as_str()).collect();
     assert_eq!(names, ["node-a", "node-b"], "in the order of names");
     let b = config.node("node-b").unwrap();
-    assert_eq!(b.vtep_mac.to_string(), "02:0a:00:00:00:02");
+    assert_eq!(b.vtep_mac().to_string(), "02:0a:00:00:00:02");
     assert_eq!(b.pod_cidrs[0].to_string(), "10.244.2.0/24", "IPv4 first");
     let a = config.node("node-a").unwrap();
-    assert_eq!(a.vtep_mac.to_string(), "0e:00:c0:a8:32:01", "derived");
+    assert_eq!(a.vtep_mac().to_string(), "0e:00:c0:a8:32:01", "derived");
     assert!(config.node("node-c").is_none());
+}
+
+#[test]
+fn a_node_may_have_an_underlay_address_of_each_family() {
+    let both = "[\"fd00:50::1\", \"192.168.50.1\"]";
+    let text = GOOD.replacen("\"192.168.50.1\"", both, 1);
+    let a = parse(&text, "node-a").unwrap().nodes.remove(0);
+    let underlay: Vec<String> = a.underlay().map(|u| u.to_string()).collect();
+    assert_eq!(underlay, ["192.168.50.1", "fd00:50::1"], "IPv4 first");
+    assert!(a.vteps.iter().all(|v| v.mac == a.vtep_mac()));
+    let text = GOOD.replacen("192.168.50.1", "fd00:50::1", 1);
+    assert!(parse(&text, "node-a").is_ok());
 }
 
 #[test]
@@ -148,7 +160,29 @@ fn each_wrong_field_names_value_and_remedy() {
         "inside the pods' network 10.244.0.0/16",
     );
     wrong("\"192.168.50.1\"", "\"0.0.0.0\"", "a unicast address");
-    wrong("\"192.168.50.1\"", "\"fd00::1\"", "must be IPv4 for now");
+    wrong("\"192.168.50.1\"", "\"::\"", "a unicast address");
+    wrong("\"192.168.50.1\"", "\"fe80::1\"", "a link-local address");
+    wrong(
+        "\"192.168.50.1\"",
+        "\"::ffff:192.168.50.1\"",
+        "this is an IPv4 address; \"192.168.50.1\" is wanted",
+    );
+    wrong("\"192.168.50.1\"", "[]", "at least one address is wanted");
+    wrong(
+        "\"192.168.50.1\"",
+        "[\"192.168.50.1\", \"nowhere\"]",
+        "node \"node-a\" underlay[1] = \"nowhere\": an IP address is wanted",
+    );
+    wrong(
+        "\"192.168.50.1\"",
+        "[\"fd00:50::1\", \"fd00:50::2\"]",
+        "[\"fd00:50::1\", \"fd00:50::2\"]: only one IPv6 address is possible",
+    );
+    wrong(
+        "\"192.168.50.1\"",
+        "[\"fd00:10:244:9::9\", \"192.168.50.1\"]",
+        "inside the pods' network fd00:10:244::/48",
+    );
     wrong(
         "02:0a:00:00:00:02",
         "03:0a:00:00:00:02",

@@ -23,6 +23,16 @@ underlay = "192.168.50.2"
 name = "c"
 pod_cidrs = ["10.244.3.0/24"]
 underlay = "192.168.60.3"
+
+[[node]]
+name = "both"
+pod_cidrs = ["10.244.4.0/24", "fd00:10:244:4::/64"]
+underlay = ["192.168.50.4", "fd00:50::4"]
+
+[[node]]
+name = "v6"
+pod_cidrs = ["10.244.5.0/24", "fd00:10:244:5::/64"]
+underlay = "fd00:50::5"
 "#;
 
 fn with_facts<T>(node: &str, test: impl FnOnce(&Facts<'_>) -> T) -> T {
@@ -59,17 +69,71 @@ fn paths() -> HashMap<IpAddr, Option<NextHop>> {
     HashMap::from([
         ("192.168.50.2".parse().unwrap(), Some(hop("192.168.50.2"))),
         ("192.168.60.3".parse().unwrap(), None),
+        ("fd00:50::5".parse().unwrap(), Some(hop("fd00:50::ff"))),
     ])
 }
 
 #[test]
 fn pods_get_what_vxlan_leaves() {
-    let (v4, v6) = ("192.168.50.1".parse().unwrap(), "fd00::1".parse().unwrap());
-    assert_eq!(pod_mtu(1500, v4), 1450);
-    assert_eq!(pod_mtu(1500, v6), 1430);
-    assert_eq!(pod_mtu(9000, v4), 8950);
-    assert_eq!(pod_mtu(65_536, v4), 65_485);
-    assert_eq!(pod_mtu(20, v4), 0);
+    let of = |uplink_mtu, node| with_facts(node, |facts| pod_mtu(uplink_mtu, facts.own));
+    assert_eq!(of(1500, "a"), 1450);
+    assert_eq!(of(1500, "both"), 1430, "IPv6 may be used");
+    assert_eq!(of(1500, "v6"), 1430);
+    assert_eq!(of(9000, "a"), 8950);
+    assert_eq!(of(65_536, "a"), 65_485);
+    assert_eq!(of(20, "a"), 0);
+}
+
+#[test]
+fn each_family_of_pods_goes_over_the_underlay_that_both_nodes_have() {
+    let way = |own: &str, prefix: &str| {
+        with_facts(own, |facts| {
+            let tables = tables(facts, 5, &paths());
+            let route = tables.routes[&route_key(&prefix.parse().unwrap())];
+            (route.underlay.to_string(), route.flags)
+        })
+    };
+    let unreachable = route_flags::UNREACHABLE;
+    assert_eq!(way("both", "10.244.2.0/25"), ("192.168.50.2".into(), 0));
+    assert_eq!(way("both", "10.244.5.0/24"), ("fd00:50::5".into(), 0));
+    assert_eq!(way("both", "fd00:10:244:5::/64"), ("fd00:50::5".into(), 0));
+    assert_eq!(
+        way("a", "fd00:10:244:4::/64"),
+        ("192.168.50.4".into(), unreachable),
+        "there is no path"
+    );
+    assert_eq!(
+        way("a", "10.244.5.0/24"),
+        ("fd00:50::5".into(), unreachable),
+        "there is no family in common"
+    );
+}
+
+#[test]
+fn a_node_with_two_addresses_is_known_by_either() {
+    with_facts("a", |facts| {
+        let vteps = tables(facts, 5, &paths()).vteps;
+        let other = |address: &str| {
+            let address: IpAddr = address.parse().unwrap();
+            vteps[&Addr::from(address)].other.to_string()
+        };
+        assert_eq!(other("192.168.50.4"), "fd00:50::4");
+        assert_eq!(other("fd00:50::4"), "192.168.50.4");
+        assert_eq!(other("192.168.50.2"), "192.168.50.2");
+    });
+}
+
+#[test]
+fn the_programs_know_the_own_address_of_each_family() {
+    let own = |node: &str| {
+        with_facts(node, |facts| {
+            let config = tables(facts, 5, &paths()).config;
+            [config.underlay_v4, config.underlay_v6].map(|a| a.to_string())
+        })
+    };
+    assert_eq!(own("a"), ["192.168.50.1", "::"]);
+    assert_eq!(own("both"), ["192.168.50.4", "fd00:50::4"]);
+    assert_eq!(own("v6"), ["::", "fd00:50::5"]);
 }
 
 #[test]
@@ -140,11 +204,11 @@ fn maps_know_every_node_and_who_cannot_be_reached() {
             .map(|(key, value)| (super::super::tables::prefix_in_words(key), value.flags))
             .collect();
         let flag = |prefix: &str| flags.iter().find(|(p, _)| p == prefix).unwrap().1;
-        assert_eq!(flags.len(), 5);
+        assert_eq!(flags.len(), 9);
         assert_eq!(flag("10.244.1.0/24"), route_flags::LOCAL);
         assert_eq!(flag("10.244.2.0/25"), 0);
         assert_eq!(flag("10.244.3.0/24"), route_flags::UNREACHABLE);
-        assert_eq!(tables.vteps.len(), 2, "not the own node");
+        assert_eq!(tables.vteps.len(), 5, "not the own node");
         assert_eq!(tables.config.vni, 7);
         assert_eq!(tables.config.prefix_lens_v4, [121, 120, 0, 0, 0, 0, 0, 0]);
         assert_eq!(tables.config.prefix_lens_v6, [64, 0, 0, 0, 0, 0, 0, 0]);

@@ -32,6 +32,7 @@ fn route(vni: u32) -> RouteValue {
 
 fn vtep(last: u8) -> VtepValue {
     VtepValue {
+        other: Addr::UNSPECIFIED,
         mac: Mac::new([2, 0, 0, 0, 0, last]),
         flags: 0,
     }
