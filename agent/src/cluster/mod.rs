@@ -1,5 +1,7 @@
 //! Who else is there: one file per source, all behind [`Source`].
 
+mod assemble;
+mod cache;
 mod config;
 mod file;
 pub mod flannel;
@@ -12,6 +14,8 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 
+pub use assemble::{assemble, remarks};
+pub use cache::{Cache, CacheError};
 pub use config::{
     ClusterConfig, InvalidMode, InvalidVni, Mode, Network, NodeSpec, Remarks, Vni, Vtep,
     derived_vtep_mac,

@@ -56,6 +56,16 @@ impl Problems {
         self.0.iter().any(|p| p.place.starts_with(beginning))
     }
 
+    /// Whether nothing is wrong so far.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Takes over what others have found.
+    pub(super) fn extend(&mut self, others: Vec<Problem>) {
+        self.0.extend(others);
+    }
+
     pub(super) fn into_vec(self) -> Vec<Problem> {
         self.0
     }
@@ -66,5 +76,14 @@ pub(super) fn list(problems: &[Problem]) -> String {
     match problems {
         [one] => format!(" {one}"),
         many => many.iter().map(|p| format!("\n  {p}")).collect(),
+    }
+}
+
+/// The beginning of a text, for what others have written may be of any length.
+pub(super) fn shortened(text: &str) -> String {
+    const SHOWN: usize = 80;
+    match text.char_indices().nth(SHOWN) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
     }
 }

@@ -42,7 +42,8 @@ pub(super) fn validate(config: &ClusterConfig, problems: &mut Problems) {
     check_prefix_lengths(&config.nodes, problems);
 }
 
-fn check_network(network: &Network, problems: &mut Problems) {
+/// Notes what the network cannot be.
+pub(super) fn check_network(network: &Network, problems: &mut Problems) {
     check_families("network ", &network.pod_cidrs, problems);
     for (i, prefix) in network.pod_cidrs.iter().enumerate() {
         let place = format!("network pod_cidrs[{i}]");
@@ -58,7 +59,8 @@ fn check_network(network: &Network, problems: &mut Problems) {
     }
 }
 
-fn check_node(node: &NodeSpec, network: &Network, problems: &mut Problems) {
+/// Notes what a node cannot be, whatever the others are.
+pub(super) fn check_node(node: &NodeSpec, network: &Network, problems: &mut Problems) {
     let place = format!("node {:?} ", node.name);
     check_name(node, problems);
     check_families(&place, &node.pod_cidrs, problems);

@@ -5,7 +5,7 @@ use oxlan_common::addr::Mac;
 use oxlan_common::wire::MAX_VNI;
 use serde_json::{Map, Value};
 
-use crate::cluster::problem::Problems;
+use crate::cluster::problem::{Problems, shortened};
 use crate::cluster::{Problem, Vni};
 
 /// The VTEP of one family: `{"VNI":1,"VtepMAC":"0e:00:c0:a8:32:01"}`
@@ -68,9 +68,6 @@ impl BackendData {
 
 const WANTED: &str = "an object as {\"VNI\":1,\"VtepMAC\":\"0e:00:c0:a8:32:01\"} is wanted";
 
-/// A foreign value may be of any length.
-const SHOWN: usize = 80;
-
 fn read(fields: &Map<String, Value>, place: &str, problems: &mut Problems) -> Option<BackendData> {
     let vni = match fields.get("VNI") {
         None => Some(None),
@@ -110,14 +107,6 @@ fn mac(value: Option<&Value>, place: &str, problems: &mut Problems) -> Option<Ma
     };
     problems.value(place, shortened(&value.to_string()), wanted);
     None
-}
-
-/// The beginning of a text, cut where a character ends.
-pub(super) fn shortened(text: &str) -> String {
-    match text.char_indices().nth(SHOWN) {
-        None => text.to_owned(),
-        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
-    }
 }
 
 #[cfg(test)]

@@ -6,8 +6,7 @@ use std::ops::RangeInclusive;
 use ipnet::IpNet;
 use serde_json::Value;
 
-use super::super::backend_data::shortened;
-use crate::cluster::problem::Problems;
+use crate::cluster::problem::{Problems, shortened};
 
 /// What has not been taken yet.
 pub(super) struct Fields {
