@@ -105,6 +105,12 @@ pub(super) fn get_link(name: &str) -> Message {
     Message::GetLink(named(name))
 }
 
+pub(super) fn get_link_by_index(ifindex: u32) -> Message {
+    let mut link = LinkMessage::default();
+    link.header.index = ifindex;
+    Message::GetLink(link)
+}
+
 fn named(name: &str) -> LinkMessage {
     let mut link = LinkMessage::default();
     link.attributes.push(LinkAttribute::IfName(name.to_owned()));

@@ -9,6 +9,7 @@ pub mod link;
 mod messages;
 pub mod netns;
 pub mod nftables;
+pub mod path_errors;
 pub mod paths;
 pub mod preflight;
 pub mod rtnl;

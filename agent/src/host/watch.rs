@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipnet::IpNet;
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
@@ -19,6 +19,7 @@ use rtnetlink::packet_route::route::{RouteMessage, RouteProtocol};
 
 use super::layer3::{ROUTE_PROTOCOL, destination};
 use super::nftables::TABLE;
+use super::path_errors::PathErrors;
 
 /// Groups of `NETLINK_ROUTE` (include/uapi/linux/rtnetlink.h): links, neighbours, addresses,
 /// routes and rules of both families, sysctls of devices of both families, next hop objects.
@@ -63,6 +64,8 @@ pub struct Changes {
     pub nftables: bool,
     /// Filters of queueing disciplines.
     pub filters: bool,
+    /// The other node to which a packet was too large for the path, if one was.
+    pub too_large_to: Option<IpAddr>,
 }
 
 impl Changes {
@@ -72,10 +75,11 @@ impl Changes {
         paths: true,
         nftables: true,
         filters: true,
+        too_large_to: None,
     };
 
     fn any(self) -> bool {
-        self.host || self.paths || self.nftables || self.filters
+        self != Self::default()
     }
 
     fn and(self, other: Self) -> Self {
@@ -84,6 +88,7 @@ impl Changes {
             paths: self.paths || other.paths,
             nftables: self.nftables || other.nftables,
             filters: self.filters || other.filters,
+            too_large_to: self.too_large_to.or(other.too_large_to),
         }
     }
 }
@@ -106,6 +111,7 @@ pub type SharedInterest = Arc<Mutex<Interest>>;
 pub struct Watch {
     route: TokioSocket,
     netfilter: TokioSocket,
+    path_errors: PathErrors,
     interest: SharedInterest,
     buffer: Vec<u8>,
 }
@@ -121,6 +127,7 @@ impl Watch {
         Ok(Self {
             route: listen(NETLINK_ROUTE, &groups)?,
             netfilter: listen(NETLINK_NETFILTER, &[NFTABLES_GROUP])?,
+            path_errors: path_errors(),
             interest,
             buffer: Vec::with_capacity(RECEIVE_BUFFER),
         })
@@ -140,6 +147,7 @@ impl Watch {
                     Ok(()) => nftables_changes(&other),
                     Err(_) => Changes::ALL,
                 },
+                destination = self.path_errors.next() => self.too_large_to(destination),
             };
             if changes.any() {
                 return changes;
@@ -148,12 +156,31 @@ impl Watch {
     }
 
     fn route_changes(&self, datagram: &[u8]) -> Changes {
-        let interest = self.interest.lock();
-        let interest = interest.unwrap_or_else(PoisonError::into_inner);
+        let interest = self.interest();
         messages(datagram)
             .map(|(kind, message)| interest.changes(kind, message))
             .fold(Changes::default(), Changes::and)
     }
+
+    fn too_large_to(&self, destination: IpAddr) -> Changes {
+        let is_peer = self.interest().peers.binary_search(&destination).is_ok();
+        Changes {
+            too_large_to: is_peer.then_some(destination),
+            ..Changes::default()
+        }
+    }
+
+    fn interest(&self) -> MutexGuard<'_, Interest> {
+        self.interest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Without them the agent hears of a narrower path when it asks for the way the next time.
+fn path_errors() -> PathErrors {
+    PathErrors::open().unwrap_or_else(|error| {
+        tracing::warn!(%error, "path MTU discovery of the host is not followed: has the agent CAP_NET_RAW?");
+        PathErrors::default()
+    })
 }
 
 impl Interest {

@@ -24,7 +24,7 @@ use crate::cluster::{ClusterError, SourceOptions};
 use crate::datapath::DatapathError;
 use crate::host::preflight::Trouble;
 use crate::host::rtnl::RtnlError;
-use crate::host::watch::WatchError;
+use crate::host::watch::{Changes, WatchError};
 use crate::pods::PodError;
 
 use events::{Dirty, Event, Events};
@@ -201,8 +201,12 @@ async fn keep(
                     let latest = if event.is_urgent() { now } else { now + QUIET };
                     // The first event starts the patience; later ones move the end up to it.
                     due = Some(latest.min(dirty.since(now) + PATIENCE));
-                    if let Event::Cluster(version) = event {
-                        reconciler.new_version(*version);
+                    match event {
+                        Event::Cluster(version) => reconciler.new_version(*version),
+                        Event::Host(Changes { too_large_to: Some(peer), .. }) => {
+                            reconciler.ask_again(peer);
+                        }
+                        Event::Host(_) | Event::Pods | Event::Pins | Event::Bpf => {}
                     }
                     continue;
                 }
@@ -221,7 +225,7 @@ async fn keep(
             Ok(done) => done,
             Err(_) => return NodeError::Interrupted,
         };
-        due = None;
+        due = reconciler.due().map(Instant::from_std);
         if complete {
             retry = FIRST_RETRY;
         } else {

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use tokio::runtime::Handle;
@@ -30,6 +31,9 @@ use crate::reconcile::{filters, host, tables};
 /// A pod may end while the node is set up; what is really wrong is wrong every time.
 const ATTEMPTS: usize = 3;
 
+/// Least time between two passes that nothing but time has caused.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// Keeps the node as it should be. Lives on one thread at a time.
 pub(super) struct Reconciler {
     pub(super) state: Arc<State>,
@@ -53,6 +57,10 @@ pub(super) struct Reconciler {
     pub(super) paths: Arc<HashMap<IpAddr, Option<NextHop>>>,
     /// The own underlay addresses that the paths start from.
     pub(super) paths_from: Vec<IpAddr>,
+    /// Other nodes to ask the way to again though it is known, and from when on.
+    pub(super) ask_again: HashMap<IpAddr, Instant>,
+    /// Whether the MTU of some pod could not be changed.
+    pub(super) pods_lag: bool,
     /// What the last complete pass wanted: a deviation from that is somebody else's doing.
     pub(super) settled: Settled,
 }
@@ -101,6 +109,8 @@ impl Reconciler {
             seen: Seen::default(),
             paths: Arc::default(),
             paths_from: Vec::new(),
+            ask_again: HashMap::new(),
+            pods_lag: false,
             settled: Settled::default(),
         })
     }
@@ -161,6 +171,18 @@ impl Reconciler {
         for note in cluster.remarks.notes.iter().filter(new) {
             tracing::info!("{note}");
         }
+    }
+
+    /// A packet to another node was too large for its path: the kernel may have learned of it.
+    pub(super) fn ask_again(&mut self, peer: IpAddr) {
+        self.ask_again.insert(peer, Instant::now());
+    }
+
+    /// When a pass is due though nothing happens: the kernel forgets what it has learned about a path.
+    pub(super) fn due(&self) -> Option<Instant> {
+        // What a pass could not do must not start the next one at once.
+        let soonest = Instant::now() + PAUSE;
+        self.ask_again.values().min().map(|due| soonest.max(*due))
     }
 
     fn everything(&mut self, dirty: Dirty, first: bool, report: &mut Report) {
@@ -247,13 +269,13 @@ impl Reconciler {
     }
 
     /// New pod CIDRs count for new pods; a new MTU is set on both sides of every pod's pair.
-    fn tell_pods(&self, own: &NodeSpec, mtu: u16, report: &mut Report) {
+    fn tell_pods(&mut self, own: &NodeSpec, mtu: u16, report: &mut Report) {
         let facts = NodeFacts {
             pod_cidrs: own.pod_cidrs.clone(),
             mtu,
         };
         let before = self.pods.facts();
-        if before == facts {
+        if before == facts && !self.pods_lag {
             return;
         }
         if before.mtu != mtu {
@@ -264,7 +286,12 @@ impl Reconciler {
             );
         }
         match Handle::current().block_on(self.pods.set_facts(facts)) {
-            Ok(problems) => problems.into_iter().for_each(|p| report.problem(p)),
+            Ok(problems) => {
+                self.pods_lag = !problems.is_empty();
+                for problem in problems {
+                    report.retry(format!("cannot set the MTU of a pod: {problem}"));
+                }
+            }
             Err(error) => report.failure("tell the pods of a change", &error),
         }
     }

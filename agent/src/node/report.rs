@@ -54,8 +54,13 @@ impl Report {
 
     /// Something could not be done and will be tried again.
     pub(super) fn failure(&mut self, what: &str, error: &dyn Error) {
+        self.retry(format!("cannot {what}: {}", crate::pods::chain(error)));
+    }
+
+    /// Something is wrong that trying again may change.
+    pub(super) fn retry(&mut self, problem: String) {
         self.failed = true;
-        self.problem(format!("cannot {what}: {}", crate::pods::chain(error)));
+        self.problem(problem);
     }
 
     /// Something is wrong that trying again does not change.

@@ -11,7 +11,7 @@ use super::inner::{Inner, datapath, pair};
 use super::{Attachment, Key, NodeFacts, Phase, PodError};
 use crate::host::inspect;
 use crate::host::netns::Netns;
-use crate::host::rtnl::Rtnl;
+use crate::host::rtnl::{Rtnl, RtnlError};
 use crate::host::veth::{self, VethError};
 
 /// What the runtime believes about an attachment: the result that ADD had given it.
@@ -88,13 +88,25 @@ impl Inner {
         problems
     }
 
+    /// The side that sends into the pair never has the larger MTU: the kernel drops what is too large
+    /// for the other side without a word (drivers/net/veth.c, `veth_forward_skb`), while `from_pod`
+    /// tells the pod. So does a pod whose side cannot be changed.
     fn set_mtu(&self, mut attachment: Attachment, mtu: u16) -> Result<(), PodError> {
+        let lowered = mtu < attachment.mtu;
         attachment.mtu = mtu;
-        veth::set_mtu(&mut Rtnl::open()?, &attachment.host_ifname, mtu)?;
+        let outside = || -> Result<(), RtnlError> {
+            veth::set_mtu(&mut Rtnl::open()?, &attachment.host_ifname, mtu)
+        };
+        if !lowered {
+            outside()?;
+        }
         let netns = Netns::open(Path::new(&attachment.netns))?;
         netns.run(|| -> Result<(), VethError> {
             Ok(veth::set_mtu(&mut Rtnl::open()?, &attachment.ifname, mtu)?)
         })??;
+        if lowered {
+            outside()?;
+        }
         self.save(&attachment)
     }
 }

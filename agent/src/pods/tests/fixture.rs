@@ -198,6 +198,15 @@ impl Container {
         }
     }
 
+    /// Takes the namespace's name away until [`Self::show`].
+    pub(crate) fn hide(&self) {
+        std::fs::rename(self.netns(), format!("{}.hidden", self.netns())).unwrap();
+    }
+
+    pub(crate) fn show(&self) {
+        std::fs::rename(format!("{}.hidden", self.netns()), self.netns()).unwrap();
+    }
+
     /// Runs a command inside; its output.
     pub(crate) fn run(&self, command: &str) -> String {
         let netns = crate::host::netns::Netns::open(self.netns().as_ref()).unwrap();

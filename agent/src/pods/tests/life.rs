@@ -4,6 +4,8 @@ use std::collections::HashSet;
 
 use super::checks::{DUAL, OVERLAY, expected};
 use super::fixture::{Container, Node, on_a_node};
+use crate::host::link;
+use crate::host::rtnl::Rtnl;
 use crate::pods::{AddRequest, Attachment, Expected, NodeFacts, Phase, PodError, Pods};
 
 #[test]
@@ -116,6 +118,39 @@ fn the_mtu_follows_the_node_and_never_exceeds_the_configuration() {
         }
         pods.del(free.key()).await.unwrap();
         pods.del(limited.key()).await.unwrap();
+    });
+}
+
+/// Where a pod's side cannot be changed, the host's side takes what the pod goes on to send, and the
+/// next attempt changes both.
+#[test]
+fn an_mtu_that_could_not_be_changed_is_changed_later() {
+    on_a_node(OVERLAY, async || {
+        let node = Node::new(DUAL);
+        let pods = node.agent().await;
+        let container = Container::new("c1");
+        let attachment = pods.add(container.request()).await.unwrap();
+        let outside = || {
+            let mut rtnl = Rtnl::open().unwrap();
+            link::find(&mut rtnl, &attachment.host_ifname)
+                .unwrap()
+                .unwrap()
+                .mtu
+        };
+        let lowered = NodeFacts {
+            mtu: 1350,
+            ..pods.facts()
+        };
+        container.hide();
+        let problems = pods.set_facts(lowered.clone()).await.unwrap();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert_eq!((outside(), find(&pods, &container).mtu), (1450, 1450));
+
+        container.show();
+        assert_eq!(pods.set_facts(lowered).await.unwrap(), Vec::<String>::new());
+        assert_eq!((outside(), find(&pods, &container).mtu), (1350, 1350));
+        assert!(container.run("ip link show dev eth0").contains("mtu 1350 "));
+        pods.del(container.key()).await.unwrap();
     });
 }
 

@@ -65,6 +65,8 @@ fn paths() -> HashMap<IpAddr, Option<NextHop>> {
     let hop = |address: &str| NextHop {
         ifindex: 2,
         address: address.parse().unwrap(),
+        mtu: Some(1500),
+        expires: None,
     };
     HashMap::from([
         ("192.168.50.2".parse().unwrap(), Some(hop("192.168.50.2"))),
