@@ -60,6 +60,8 @@ outcomes! {
         NdReply = 6, "nd-reply";
         /// Link-scope chatter that ends at the veth: duplicate address detection, multicast, broadcast, router solicitations.
         Ignored = 7, "ignored";
+        /// Given to the host's own stack, which has translated the flow (a service, a published port) and has to translate the answers back.
+        Translated = 14, "translated";
     }
 }
 

@@ -22,6 +22,12 @@ pub const MAX_VTEPS: u32 = 8192;
 /// Distinct prefix lengths per family that `ROUTES` can hold; each costs one probe per packet.
 pub const MAX_PREFIX_LENGTHS: usize = 8;
 
+/// Default capacity of `FLOWS`: flows between pods that this node's host translates at the same time.
+///
+/// The map takes its memory when it is made, so this is not more than busy nodes need; the least
+/// recently used flow makes room for a new one.
+pub const MAX_FLOWS: u32 = 16384;
+
 /// Buckets of `BULK`, a power of two: collisions only send a few packets the slower way.
 pub const BULK_BUCKETS: u32 = 1024;
 
@@ -43,6 +49,54 @@ pub struct PodValue {
 pub mod pod_flags {
     /// The node's own overlay address: packets to it belong to the host's stack.
     pub const HOST: u32 = 1;
+    /// Written by the programs: the host's stack has sent something from another pod to this pod, or from
+    /// this pod to another, so `FLOWS` may have flows that concern it. Without it nobody looks there.
+    pub const TRANSLATED: u32 = 2;
+}
+
+impl PodValue {
+    /// The value without what the programs write: what the agent wants and compares.
+    #[must_use]
+    pub const fn without_marks(mut self) -> Self {
+        self.flags &= !pod_flags::TRANSLATED;
+        self
+    }
+
+    /// This value with what the programs have written into `entry`.
+    #[must_use]
+    pub const fn with_marks_of(mut self, entry: &Self) -> Self {
+        self.flags |= entry.flags & pod_flags::TRANSLATED;
+        self
+    }
+}
+
+/// Key of `FLOWS`: a flow between two pods that passes the host's stack, seen from the pod that answers.
+///
+/// The host has put `src` in the place of the address that the other pod talks to (a service, a published
+/// port), so it has to see the answers, too, to put that address back.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct FlowKey {
+    /// The pod that answers.
+    pub src: Addr,
+    /// The pod that began.
+    pub dst: Addr,
+    /// Source port of the answers, big-endian; 0 for protocols without ports.
+    pub src_port: [u8; 2],
+    /// Destination port of the answers, big-endian; 0 for protocols without ports.
+    pub dst_port: [u8; 2],
+    /// IP protocol.
+    pub protocol: u8,
+    /// Explicit padding.
+    pub pad: [u8; 3],
+}
+
+/// Value of `FLOWS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct FlowValue {
+    /// Interface index of the device by which the host's stack sent the flow's packets.
+    pub ifindex: u32,
 }
 
 /// Key of `ROUTES`.
@@ -172,6 +226,8 @@ pub struct AuditRecord {
 const _: () = {
     assert!(size_of::<Addr>() == 16);
     assert!(size_of::<PodValue>() == 20);
+    assert!(size_of::<FlowKey>() == 40);
+    assert!(size_of::<FlowValue>() == 4);
     assert!(size_of::<RouteKey>() == 20);
     assert!(size_of::<RouteValue>() == 52);
     assert!(size_of::<VtepValue>() == 24);
@@ -183,7 +239,10 @@ const _: () = {
 #[cfg(feature = "user")]
 mod user {
     //! aya wants its own marker for types it copies to and from the kernel.
-    use super::{Addr, AuditRecord, Config, Counter, PodValue, RouteKey, RouteValue, VtepValue};
+    use super::{
+        Addr, AuditRecord, Config, Counter, FlowKey, FlowValue, PodValue, RouteKey, RouteValue,
+        VtepValue,
+    };
 
     macro_rules! kernel_pod {
         ($($name:ty),+) => {
@@ -200,6 +259,8 @@ mod user {
         AuditRecord,
         Config,
         Counter,
+        FlowKey,
+        FlowValue,
         PodValue,
         RouteKey,
         RouteValue,

@@ -2,16 +2,18 @@
 
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh};
 use aya_ebpf::helpers::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer};
+use bytemuck::Zeroable as _;
 use oxlan_common::addr::{Addr, Mac};
 use oxlan_common::counters::{DropReason, Verdict};
-use oxlan_common::maps::{Config, PodValue, RouteValue};
+use oxlan_common::decide::{self, HostTask};
+use oxlan_common::maps::{Config, FlowKey, PodValue, RouteValue};
 use oxlan_common::packet::arp::Arp;
 use oxlan_common::packet::encap::{Encapsulation, Tunnel};
 use oxlan_common::packet::{ETHERNET_LEN, Front, Packet as _, nd};
 use oxlan_common::wire::GATEWAY_MAC;
 
 use crate::skb::{Refused, Skb};
-use crate::tables::{count, count_drop, packets};
+use crate::tables::{self, count, count_drop, packets};
 use crate::tunnel_key;
 
 /// The next program of the hook, or the kernel, goes on with the packet: `TCX_NEXT`, and for clsact "no match".
@@ -31,9 +33,32 @@ pub(crate) fn pass(skb: &Skb, verdict: Verdict) -> i32 {
 
 /// Gives the packet to the host's own stack.
 #[inline(always)]
-pub(crate) fn to_host(skb: &mut Skb) -> i32 {
+pub(crate) fn to_host(skb: &mut Skb, task: HostTask) -> i32 {
     skb.take();
-    pass(skb, Verdict::ToHost)
+    skb.set_lent(!matches!(task, HostTask::Route));
+    let verdict = match task {
+        HostTask::Route | HostTask::Help => Verdict::ToHost,
+        HostTask::Translate => Verdict::Translated,
+    };
+    pass(skb, verdict)
+}
+
+/// Notes that the host translates the flow of this packet.
+#[inline(always)]
+pub(crate) fn remember_flow(skb: &Skb, front: &Front) {
+    let mut flow = FlowKey::zeroed();
+    if decide::answers(skb, front, &mut flow) {
+        tables::remember(&flow, skb.ifindex());
+    }
+}
+
+/// Forgets that the host has translated a flow with the ports of the connection that this packet opens.
+#[inline(always)]
+pub(crate) fn forget_former_flow(skb: &Skb, front: &Front) {
+    let mut flow = FlowKey::zeroed();
+    if decide::answers(skb, front, &mut flow) {
+        tables::forget(&flow);
+    }
 }
 
 #[inline(always)]
@@ -103,12 +128,12 @@ pub(crate) fn encapsulate(
         macs,
     );
     let (Some(tunnel), Some(next_hop)) = (tunnel, route.next_hop.as_v4()) else {
-        return to_host(skb);
+        return to_host(skb, HostTask::Help);
     };
     let hash = skb.flow_hash();
     if skb.grow_for_tunnel().is_err() {
         // Nothing has changed, so the host's stack can route it to the overlay device.
-        return to_host(skb);
+        return to_host(skb, HostTask::Help);
     }
     let difference = front.decrement_hop_limit();
     let headers = Encapsulation::new(&tunnel, front, ecn, len, hash, identification(hash));

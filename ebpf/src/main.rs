@@ -16,7 +16,7 @@ mod watch;
 use aya_ebpf::macros::{classifier, fexit};
 use aya_ebpf::programs::{FExitContext, TcContext};
 use oxlan_common::counters::{DropReason, Verdict};
-use oxlan_common::decide::{self, Aside, FromOverlay, FromPod, FromUplink, ToOverlay};
+use oxlan_common::decide::{self, Aside, FromOverlay, FromPod, FromUplink, ToOverlay, ToPod};
 use oxlan_common::packet::Front;
 
 use actions::PASS;
@@ -31,13 +31,19 @@ fn from_pod(ctx: TcContext) -> i32 {
     if !front.read(skb, 0) {
         return actions::drop(skb, DropReason::Truncated);
     }
-    match decide::from_pod(skb, front, &Maps) {
+    let decision = decide::from_pod(skb, front, &Maps);
+    if let FromPod::Deliver { opens: true, .. } | FromPod::Encapsulate { opens: true, .. } =
+        decision
+    {
+        actions::forget_former_flow(skb, front);
+    }
+    match decision {
         FromPod::Unconfigured => PASS,
-        FromPod::Deliver { pod } => actions::deliver(skb, front, pod, Verdict::LocalPod),
-        FromPod::Encapsulate { route, config, ecn } => {
-            actions::encapsulate(skb, front, route, config, ecn)
-        }
-        FromPod::ToHost => actions::to_host(skb),
+        FromPod::Deliver { pod, .. } => actions::deliver(skb, front, pod, Verdict::LocalPod),
+        FromPod::Encapsulate {
+            route, config, ecn, ..
+        } => actions::encapsulate(skb, front, route, config, ecn),
+        FromPod::ToHost(task) => actions::to_host(skb, task),
         FromPod::ArpReply(arp) => actions::arp_reply(skb, front, &arp),
         FromPod::NdReply(target) => actions::nd_reply(skb, front, &target),
         FromPod::Ignore => actions::ignore(skb),
@@ -76,7 +82,7 @@ fn from_overlay(ctx: TcContext) -> i32 {
     match decide::from_overlay(skb, front, key.as_ref(), &Maps) {
         FromOverlay::Unconfigured => PASS,
         FromOverlay::Deliver { pod } => actions::deliver(skb, front, pod, Verdict::FromVtep),
-        FromOverlay::ToHost => actions::to_host(skb),
+        FromOverlay::ToHost(task) => actions::to_host(skb, task),
         FromOverlay::Drop(reason) => actions::drop(skb, reason),
     }
 }
@@ -89,12 +95,35 @@ fn to_overlay(ctx: TcContext) -> i32 {
     if !front.read(skb, 0) {
         return actions::drop(skb, DropReason::Truncated);
     }
-    match decide::to_overlay(front, &Maps) {
+    match decide::to_overlay(skb, front, &Maps) {
         ToOverlay::Unconfigured => PASS,
-        ToOverlay::Send { route, config } => actions::hand_to_vtep(skb, front, route, config),
+        ToOverlay::Send {
+            route,
+            config,
+            remember,
+        } => {
+            if remember {
+                actions::remember_flow(skb, front);
+            }
+            actions::hand_to_vtep(skb, front, route, config)
+        }
         ToOverlay::Ignore => actions::ignore(skb),
         ToOverlay::Drop(reason) => actions::drop(skb, reason),
     }
+}
+
+/// TC egress on the host side of each pod's veth.
+#[classifier]
+fn to_pod(ctx: TcContext) -> i32 {
+    let skb = &mut Skb::new(ctx);
+    let front = &mut Front::empty();
+    if front.read(skb, 0) {
+        match decide::to_pod(skb, front, &Maps) {
+            ToPod::Remember => actions::remember_flow(skb, front),
+            ToPod::Pass => {}
+        }
+    }
+    PASS
 }
 
 /// End of each `bpf` system call.

@@ -4,13 +4,13 @@
 
 use aya_ebpf::Global;
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
-use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, RingBuf};
+use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use oxlan_common::addr::Addr;
 use oxlan_common::counters::SLOTS;
 use oxlan_common::maps::{
-    AuditRecord, BULK_BUCKETS, Config, Counter, MAX_POD_ADDRESSES, MAX_ROUTES, MAX_VTEPS, PodValue,
-    RouteKey, RouteValue, VtepValue,
+    AuditRecord, BULK_BUCKETS, Config, Counter, FlowKey, FlowValue, MAX_FLOWS, MAX_POD_ADDRESSES,
+    MAX_ROUTES, MAX_VTEPS, PodValue, RouteKey, RouteValue, VtepValue,
 };
 
 /// Memory for an entry is taken when the entry is made, not for the whole capacity at load.
@@ -30,6 +30,10 @@ pub(crate) static ROUTES: HashMap<RouteKey, RouteValue, { MAX_ROUTES as usize },
 #[btf_map]
 pub(crate) static VTEPS: HashMap<Addr, VtepValue, { MAX_VTEPS as usize }, NO_PREALLOC> =
     HashMap::new();
+
+/// Flows between pods that the host translates; the least recently used goes first.
+#[btf_map]
+pub(crate) static FLOWS: LruHashMap<FlowKey, FlowValue, { MAX_FLOWS as usize }> = LruHashMap::new();
 
 #[btf_map]
 pub(crate) static CONFIG: Array<Config, 1> = Array::new();

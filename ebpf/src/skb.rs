@@ -12,6 +12,11 @@ use oxlan_common::packet::outer::DECAPSULATED_LEN;
 use oxlan_common::packet::{ETHERNET_LEN, Packet};
 use oxlan_common::wire::OVERHEAD_V4;
 
+/// Mark in `skb->tc_index`, which the host's stack leaves alone, of a packet that was lent to it.
+///
+/// Only `dsmark` and `tcindex`, which Linux 6.3 and later no longer have, use that field.
+const LENT: u32 = 0x6f78;
+
 /// `skb->pkt_type` of a frame to the device's own MAC (include/uapi/linux/if_packet.h).
 const PACKET_HOST: u32 = 0;
 
@@ -133,6 +138,17 @@ impl Skb {
         }
     }
 
+    /// Says whether the host's stack gets the packet although the fast path knows its destination.
+    ///
+    /// It may have been lent before, if a pod sends on what it was sent.
+    #[inline(always)]
+    pub(crate) fn set_lent(&mut self, lent: bool) {
+        if lent != self.is_lent() {
+            // SAFETY: as in `field`; the verifier allows this field to be written.
+            unsafe { (*self.ctx.skb.skb).tc_index = if lent { LENT } else { 0 } };
+        }
+    }
+
     /// Hash of the packet's flow.
     #[inline(always)]
     pub(crate) fn flow_hash(&self) -> u32 {
@@ -191,6 +207,11 @@ impl Packet for Skb {
     #[inline(always)]
     fn is_tagged(&self) -> bool {
         self.field().vlan_present != 0
+    }
+
+    #[inline(always)]
+    fn is_lent(&self) -> bool {
+        self.field().tc_index == LENT
     }
 
     #[inline(always)]

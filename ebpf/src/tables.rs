@@ -4,9 +4,11 @@ use aya_ebpf::helpers::bpf_jiffies64;
 use oxlan_common::addr::Addr;
 use oxlan_common::counters::{DropReason, Verdict};
 use oxlan_common::decide::Tables;
-use oxlan_common::maps::{Config, PodValue, RouteKey, RouteValue, VtepValue};
+use oxlan_common::maps::{
+    Config, FlowKey, FlowValue, PodValue, RouteKey, RouteValue, VtepValue, pod_flags,
+};
 
-use crate::maps::{BULK, CONFIG, COUNTERS, PODS, ROUTES, VTEPS};
+use crate::maps::{BULK, CONFIG, COUNTERS, FLOWS, PODS, ROUTES, VTEPS};
 
 /// Ticks for which the followers of an aggregate go its way: longer than a softirq delays it.
 const FOLLOW_JIFFIES: u64 = 2;
@@ -46,6 +48,45 @@ impl Tables for Maps {
             return false;
         };
         last != 0 && now() - last <= FOLLOW_JIFFIES
+    }
+
+    #[inline(always)]
+    fn is_translated(&self, flow: &FlowKey) -> bool {
+        FLOWS.get_ptr(flow).is_some()
+    }
+}
+
+/// Notes that the host's stack translates a flow, the answers to which this is the key of.
+#[inline(always)]
+pub(crate) fn remember(flow: &FlowKey, ifindex: u32) {
+    if FLOWS.get_ptr(flow).is_none() {
+        // A map that evicts has room. If the kernel has no memory, the flow's next packet tries again.
+        let _ = FLOWS.insert(flow, FlowValue { ifindex }, 0);
+    }
+    // The flow first: who finds the mark looks for it.
+    mark_translated(&flow.src);
+    mark_translated(&flow.dst);
+}
+
+/// Forgets a flow.
+#[inline(always)]
+pub(crate) fn forget(flow: &FlowKey) {
+    // That it is not there is what is wanted.
+    let _ = FLOWS.remove(flow);
+}
+
+/// Notes that `FLOWS` has flows of this pod, if it is one of this node.
+#[inline(always)]
+fn mark_translated(addr: &Addr) {
+    let Some(pod) = PODS.get_ptr_mut(addr) else {
+        return;
+    };
+    // SAFETY: the kernel keeps the memory as long as a program may use it. The agent replaces entries
+    // as a whole and never writes into one, and two programs that set the same bit agree.
+    unsafe {
+        if (*pod).flags & pod_flags::TRANSLATED == 0 {
+            (*pod).flags |= pod_flags::TRANSLATED;
+        }
     }
 }
 

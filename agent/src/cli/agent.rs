@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 
 use anyhow::Context;
 use clap::Args;
-use oxlan_common::maps::{MAX_POD_ADDRESSES, MAX_ROUTES, MAX_VTEPS};
+use oxlan_common::maps::{MAX_FLOWS, MAX_POD_ADDRESSES, MAX_ROUTES, MAX_VTEPS};
 use tracing_subscriber::EnvFilter;
 
 use super::{Directories, source};
@@ -33,6 +33,9 @@ pub(super) struct Options {
     /// Most nodes in the cluster
     #[arg(long, env = "OXLAN_MAX_NODES", value_name = "N", default_value_t = MAX_VTEPS, value_parser = clap::value_parser!(u32).range(1..))]
     max_nodes: u32,
+    /// Most flows between pods that this node's host translates (services, published ports) at the same time
+    #[arg(long, env = "OXLAN_MAX_FLOWS", value_name = "N", default_value_t = MAX_FLOWS, value_parser = clap::value_parser!(u32).range(1..))]
+    max_flows: u32,
     /// What to log: error, warn, info, debug or trace, or rules as `info,oxlan::node=trace`
     #[arg(long, env = "OXLAN_LOG", value_name = "RULES", default_value = "info")]
     log: String,
@@ -65,6 +68,7 @@ pub(super) fn run(options: Options) -> anyhow::Result<()> {
             max_pod_addresses: options.max_pods,
             max_routes: options.max_routes,
             max_vteps: options.max_nodes,
+            max_flows: options.max_flows,
         },
         uplink: options.uplink,
     };

@@ -1,6 +1,6 @@
 //! Loads the object, on a predecessor's maps where that is possible.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -9,7 +9,9 @@ use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader, Pod};
 use oxlan_common::addr::Addr;
 use oxlan_common::counters::SLOTS;
-use oxlan_common::maps::{Config, Counter, MAP_ABI, PodValue, RouteKey, RouteValue, VtepValue};
+use oxlan_common::maps::{
+    Config, Counter, FlowKey, FlowValue, MAP_ABI, PodValue, RouteKey, RouteValue, VtepValue,
+};
 
 use super::pins::Pins;
 use super::table::TableData;
@@ -18,8 +20,12 @@ use super::{AttachMode, Datapath, DatapathError, Loaded, OBJECT, Options, Progra
 /// `BPF_F_NO_PREALLOC` (include/uapi/linux/bpf.h).
 const NO_PREALLOC: u32 = 1;
 
-/// The options of `oxlan agent` that set the capacities of `PODS`, `ROUTES` and `VTEPS`.
-pub(crate) const CAPACITY_OPTIONS: [&str; 3] = ["--max-pods", "--max-routes", "--max-nodes"];
+/// Name of the map of translated flows.
+pub(super) const FLOWS: &str = "FLOWS";
+
+/// The options of `oxlan agent` that set the capacities of `PODS`, `ROUTES`, `VTEPS` and `FLOWS`.
+pub(crate) const CAPACITY_OPTIONS: [&str; 4] =
+    ["--max-pods", "--max-routes", "--max-nodes", "--max-flows"];
 
 /// What a map must look like to be used by this version's programs.
 pub(super) struct MapSpec {
@@ -37,7 +43,7 @@ enum Capacity {
 }
 
 /// The maps that outlive the agent.
-pub(super) const PINNED_MAPS: [MapSpec; 5] = [
+pub(super) const PINNED_MAPS: [MapSpec; 6] = [
     MapSpec {
         name: "PODS",
         kind: MapType::Hash,
@@ -61,6 +67,14 @@ pub(super) const PINNED_MAPS: [MapSpec; 5] = [
         value_size: size_of::<VtepValue>(),
         flags: NO_PREALLOC,
         capacity: Capacity::Option(|options| options.max_vteps),
+    },
+    MapSpec {
+        name: FLOWS,
+        kind: MapType::LruHash,
+        key_size: size_of::<FlowKey>(),
+        value_size: size_of::<FlowValue>(),
+        flags: 0,
+        capacity: Capacity::Option(|options| options.max_flows),
     },
     MapSpec {
         name: "CONFIG",
@@ -90,11 +104,15 @@ impl MapSpec {
 
     /// Whether a pinned map can be used as it is.
     fn fits(&self, info: &MapInfo, options: &Options) -> bool {
+        self.has_layout_of(info) && info.max_entries() == self.capacity(options)
+    }
+
+    /// Whether the entries of a pinned map can be read.
+    pub(super) fn has_layout_of(&self, info: &MapInfo) -> bool {
         info.map_type().is_ok_and(|kind| kind == self.kind)
             && usize::try_from(info.key_size()) == Ok(self.key_size)
             && usize::try_from(info.value_size()) == Ok(self.value_size)
             && info.map_flags() == self.flags
-            && info.max_entries() == self.capacity(options)
     }
 }
 
@@ -114,7 +132,11 @@ pub(super) fn open(options: &Options, mode: AttachMode) -> Result<Datapath, Data
             .map_err(DatapathError::program(program.name(), "loading"))?;
     }
     let pinned = reopen_pins(&map_dir)?;
-    assemble(options, pins, mode, taken_over, ebpf, pinned)
+    let mut datapath = assemble(options, pins, mode, taken_over, ebpf, pinned)?;
+    if !taken_over {
+        datapath.carry_flows_over();
+    }
+    Ok(datapath)
 }
 
 /// The pinned maps once more: handles to pin them again with, should somebody remove a pin.
@@ -137,7 +159,7 @@ fn assemble(
     mut ebpf: Ebpf,
     pinned: Vec<(&'static str, MapData)>,
 ) -> Result<Datapath, DatapathError> {
-    let [for_pods, for_routes, for_nodes] = CAPACITY_OPTIONS;
+    let [for_pods, for_routes, for_nodes, for_flows] = CAPACITY_OPTIONS;
     Ok(Datapath {
         pins,
         mode,
@@ -146,6 +168,8 @@ fn assemble(
         pods: table(&mut ebpf, "PODS", options.max_pod_addresses, for_pods)?,
         routes: table(&mut ebpf, "ROUTES", options.max_routes, for_routes)?,
         vteps: table(&mut ebpf, "VTEPS", options.max_vteps, for_nodes)?,
+        flows: table(&mut ebpf, FLOWS, options.max_flows, for_flows)?,
+        carried: BTreeSet::new(),
         config: Mutex::new(typed::<Array<MapData, Config>>(&mut ebpf, "CONFIG")?),
         counters: typed::<PerCpuArray<MapData, Counter>>(&mut ebpf, "COUNTERS")?,
         audit: Mutex::new(Some(typed::<RingBuf<MapData>>(&mut ebpf, "AUDIT")?)),

@@ -6,13 +6,14 @@
 mod attach;
 mod clsact;
 mod error;
+mod flows;
 mod load;
 mod pins;
 mod program;
 mod table;
 mod watch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -22,8 +23,8 @@ use aya::programs::links::FdLink;
 use oxlan_common::addr::Addr;
 use oxlan_common::counters::{DropReason, Verdict};
 use oxlan_common::maps::{
-    Config, Counter, MAX_POD_ADDRESSES, MAX_ROUTES, MAX_VTEPS, PodValue, RouteKey, RouteValue,
-    VtepValue,
+    Config, Counter, FlowKey, FlowValue, MAX_FLOWS, MAX_POD_ADDRESSES, MAX_ROUTES, MAX_VTEPS,
+    PodValue, RouteKey, RouteValue, VtepValue,
 };
 
 pub use attach::{Attached, Attachment};
@@ -52,6 +53,8 @@ pub struct Options {
     pub max_routes: u32,
     /// Capacity of `VTEPS`: nodes of the whole cluster.
     pub max_vteps: u32,
+    /// Capacity of `FLOWS`: flows between pods that the host translates.
+    pub max_flows: u32,
 }
 
 impl Default for Options {
@@ -61,6 +64,7 @@ impl Default for Options {
             max_pod_addresses: MAX_POD_ADDRESSES,
             max_routes: MAX_ROUTES,
             max_vteps: MAX_VTEPS,
+            max_flows: MAX_FLOWS,
         }
     }
 }
@@ -78,6 +82,9 @@ pub struct Datapath {
     pods: TableData<Addr, PodValue>,
     routes: TableData<RouteKey, RouteValue>,
     vteps: TableData<Addr, VtepValue>,
+    flows: TableData<FlowKey, FlowValue>,
+    /// Ends of flows that were taken over into new maps.
+    carried: BTreeSet<Addr>,
     config: Mutex<aya::maps::Array<MapData, Config>>,
     counters: PerCpuArray<MapData, Counter>,
     audit: Mutex<Option<RingBuf<MapData>>>,

@@ -7,6 +7,8 @@ use aya::programs::TcAttachType;
 pub enum Program {
     /// TC ingress on the host side of each pod's veth.
     FromPod,
+    /// TC egress on the host side of each pod's veth.
+    ToPod,
     /// TC ingress on the uplink.
     FromUplink,
     /// TC ingress on the overlay device.
@@ -26,8 +28,9 @@ pub enum Side {
 
 impl Program {
     /// Every TC program.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::FromPod,
+        Self::ToPod,
         Self::FromUplink,
         Self::FromOverlay,
         Self::ToOverlay,
@@ -38,6 +41,7 @@ impl Program {
     pub const fn name(self) -> &'static str {
         match self {
             Self::FromPod => "from_pod",
+            Self::ToPod => "to_pod",
             Self::FromUplink => "from_uplink",
             Self::FromOverlay => "from_overlay",
             Self::ToOverlay => "to_overlay",
@@ -49,7 +53,7 @@ impl Program {
     pub const fn side(self) -> Side {
         match self {
             Self::FromPod | Self::FromUplink | Self::FromOverlay => Side::Ingress,
-            Self::ToOverlay => Side::Egress,
+            Self::ToPod | Self::ToOverlay => Side::Egress,
         }
     }
 

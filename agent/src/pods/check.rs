@@ -61,10 +61,13 @@ impl Inner {
             }
         }
         let name = &attachment.host_ifname;
-        let attached = self.datapath.is_attached(name, attachment.host_ifindex);
-        if !attached.map_err(datapath("list its filters"))? {
-            differences.push(format!("from_pod is not attached to {name}"));
-        }
+        let unattached = self.datapath.unattached(name, attachment.host_ifindex);
+        let unattached = unattached.map_err(datapath("list its filters"))?;
+        differences.extend(
+            unattached
+                .iter()
+                .map(|p| format!("{p} is not attached to {name}")),
+        );
         Ok(differences)
     }
 

@@ -5,29 +5,32 @@ use oxlan_common::maps::PodValue;
 
 use crate::datapath::{Attachment, Datapath, Program};
 
+/// The programs on the host side of each pod's veth.
+pub const POD_PROGRAMS: [Program; 2] = [Program::ToPod, Program::FromPod];
+
 /// Whatever the datapath answers when it cannot.
 pub type DatapathFault = Box<dyn std::error::Error + Send + Sync>;
 
 /// The part of the datapath that an attachment consists of. Every removal is idempotent.
 pub trait PodDatapath: Send + Sync + 'static {
-    /// Attaches `from_pod` to the ingress of a host side.
+    /// Attaches `from_pod` to the ingress and `to_pod` to the egress of a host side.
     ///
     /// # Errors
     /// What the kernel refused.
     fn attach(&self, ifname: &str, ifindex: u32) -> Result<(), DatapathFault>;
 
-    /// Removes every trace of `from_pod` on this interface; on all of this name, also on former
+    /// Removes every trace of these programs on this interface; on all of this name, also on former
     /// ones, when the index is 0 because nobody had come to write it down.
     ///
     /// # Errors
     /// What the kernel refused.
     fn detach(&self, ifname: &str, ifindex: u32) -> Result<(), DatapathFault>;
 
-    /// Whether `from_pod` is attached to this interface.
+    /// Names of the programs that should be attached to this interface and are not.
     ///
     /// # Errors
     /// What the kernel refused.
-    fn is_attached(&self, ifname: &str, ifindex: u32) -> Result<bool, DatapathFault>;
+    fn unattached(&self, ifname: &str, ifindex: u32) -> Result<Vec<&'static str>, DatapathFault>;
 
     /// Writes an entry of `PODS`.
     ///
@@ -50,27 +53,38 @@ pub trait PodDatapath: Send + Sync + 'static {
 
 impl PodDatapath for Datapath {
     fn attach(&self, ifname: &str, ifindex: u32) -> Result<(), DatapathFault> {
-        Self::attach(self, Program::FromPod, ifname, ifindex)?;
+        // What a pod gets is seen before it can answer.
+        for program in POD_PROGRAMS {
+            Self::attach(self, program, ifname, ifindex)?;
+        }
         Ok(())
     }
 
     fn detach(&self, ifname: &str, ifindex: u32) -> Result<(), DatapathFault> {
         if ifindex != 0 {
-            return Ok(Self::detach(self, Program::FromPod, ifname, ifindex)?);
+            for program in POD_PROGRAMS {
+                Self::detach(self, program, ifname, ifindex)?;
+            }
+            return Ok(());
         }
-        for Attachment { ifindex, .. } in self.attachments()?.into_iter().filter(is_pod(ifname)) {
-            Self::detach(self, Program::FromPod, ifname, ifindex)?;
+        for a in self.attachments()?.into_iter().filter(is_pod(ifname)) {
+            Self::detach(self, a.program, ifname, a.ifindex)?;
         }
         Ok(())
     }
 
-    fn is_attached(&self, ifname: &str, ifindex: u32) -> Result<bool, DatapathFault> {
-        let mut attached = self.attachments()?.into_iter().filter(is_pod(ifname));
-        Ok(attached.any(|a| a.ifindex == ifindex && a.alive))
+    fn unattached(&self, ifname: &str, ifindex: u32) -> Result<Vec<&'static str>, DatapathFault> {
+        let attached = self.attachments()?.into_iter().filter(is_pod(ifname));
+        let alive: Vec<Program> = attached
+            .filter(|a| a.ifindex == ifindex && a.alive)
+            .map(|a| a.program)
+            .collect();
+        let missing = POD_PROGRAMS.into_iter().filter(|p| !alive.contains(p));
+        Ok(missing.map(Program::name).collect())
     }
 
     fn set_pod(&self, address: Addr, value: PodValue) -> Result<(), DatapathFault> {
-        Ok(self.pods().set(&address, &value)?)
+        Ok(self.write_pod(&address, value)?)
     }
 
     fn remove_pod(&self, address: Addr) -> Result<(), DatapathFault> {
@@ -78,10 +92,10 @@ impl PodDatapath for Datapath {
     }
 
     fn pod(&self, address: Addr) -> Result<Option<PodValue>, DatapathFault> {
-        Ok(self.pods().get(&address)?)
+        Ok(self.pods().get(&address)?.map(PodValue::without_marks))
     }
 }
 
 fn is_pod(ifname: &str) -> impl Fn(&Attachment) -> bool {
-    move |attachment| attachment.program == Program::FromPod && attachment.ifname == ifname
+    move |attachment| POD_PROGRAMS.contains(&attachment.program) && attachment.ifname == ifname
 }

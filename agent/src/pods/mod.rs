@@ -25,7 +25,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub use attachment::{Attachment, DesiredPod, Phase, PodLabels};
 pub use check::Expected;
 pub use crash::{CRASH_AT, Step};
-pub use datapath::{DatapathFault, PodDatapath};
+pub use datapath::{DatapathFault, POD_PROGRAMS, PodDatapath};
 pub use error::PodError;
 pub(crate) use error::chain;
 pub use facts::NodeFacts;

@@ -75,7 +75,7 @@ pub fn host(rtnl: &mut Rtnl, originals: &mut Originals, step: &HostStep) -> Resu
 /// What the kernel refused.
 pub fn table(datapath: &Datapath, step: &TableStep) -> Result<(), ApplyError> {
     match step {
-        TableStep::SetPod(key, value) => datapath.pods().set(key, value)?,
+        TableStep::SetPod(key, value) => datapath.write_pod(key, *value)?,
         TableStep::RemovePod(key) => datapath.pods().remove(key)?,
         TableStep::SetRoute(key, value) => datapath.routes().set(key, value)?,
         TableStep::RemoveRoute(key) => datapath.routes().remove(key)?,

@@ -18,7 +18,7 @@ use super::tables::Desired as Tables;
 use crate::cluster::{ClusterConfig, NodeSpec};
 use crate::datapath::Program;
 use crate::host::paths::NextHop;
-use crate::pods::DesiredPod;
+use crate::pods::{DesiredPod, POD_PROGRAMS};
 
 /// Name of the overlay device.
 pub const OVERLAY: &str = "oxlan0";
@@ -322,7 +322,9 @@ pub fn filters(facts: &Facts<'_>, overlay_ifindex: u32, lost: &[String]) -> BTre
         ifindex,
     };
     let there = facts.pods.iter().filter(|p| !lost.contains(&p.host_ifname));
-    let pods = there.map(|pod| filter(Program::FromPod, &pod.host_ifname, pod.host_ifindex));
+    let pods = there.flat_map(|pod| {
+        POD_PROGRAMS.map(|program| filter(program, &pod.host_ifname, pod.host_ifindex))
+    });
     let uplink = facts.uplink;
     let uplink = uplink.map(|u| filter(Program::FromUplink, u.name, u.ifindex));
     let overlay = [Program::FromOverlay, Program::ToOverlay];

@@ -2,6 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use oxlan_common::addr::Addr;
+use oxlan_common::maps::PodValue;
+
 use super::host::{Actual as Host, Desired, Sysctl, Via};
 use super::tables::Actual as Tables;
 use crate::datapath::{Datapath, DatapathError};
@@ -83,12 +86,20 @@ impl Which {
     };
 }
 
+/// The programs' own notes in the entries are nobody's wish.
+fn without_marks(entries: Vec<(Addr, PodValue)>) -> BTreeMap<Addr, PodValue> {
+    let entries = entries.into_iter();
+    entries
+        .map(|(key, value)| (key, value.without_marks()))
+        .collect()
+}
+
 /// Reads maps.
 ///
 /// # Errors
 /// When the kernel refuses.
 pub fn tables(datapath: &Datapath, which: Which) -> Result<Tables, DatapathError> {
-    let pods = || datapath.pods().entries().map(BTreeMap::from_iter);
+    let pods = || datapath.pods().entries().map(without_marks);
     let routes = || datapath.routes().entries().map(BTreeMap::from_iter);
     let vteps = || datapath.vteps().entries().map(BTreeMap::from_iter);
     Ok(Tables {

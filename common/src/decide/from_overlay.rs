@@ -1,7 +1,7 @@
 //! What the overlay device has decapsulated.
 
 use super::inner::{self, Inner};
-use super::{Tables, TunnelKey, configured};
+use super::{HostTask, Tables, TunnelKey, configured};
 use crate::counters::DropReason;
 use crate::maps::PodValue;
 use crate::packet::{Front, Packet};
@@ -18,7 +18,7 @@ pub enum FromOverlay<'t> {
         pod: &'t PodValue,
     },
     /// To the host's own stack.
-    ToHost,
+    ToHost(HostTask),
     /// Not allowed, or broken.
     Drop(DropReason),
 }
@@ -43,7 +43,7 @@ pub fn from_overlay<'t, T: Tables>(
     }
     match inner::accept(packet, 0, front, key, tables, config) {
         Ok(Inner::Pod(pod, _)) => FromOverlay::Deliver { pod },
-        Ok(Inner::Host) => FromOverlay::ToHost,
+        Ok(Inner::Host(task)) => FromOverlay::ToHost(task),
         Err(reason) => FromOverlay::Drop(reason),
     }
 }

@@ -1,7 +1,7 @@
 //! What a pod sends.
 
 use super::{
-    Tables, configured, has_ended, is_group, is_host, is_link_local_v6, is_local,
+    HostTask, Tables, configured, flow, has_ended, is_group, is_host, is_link_local_v6, is_local,
     is_to_tunnel_port, neighbour, own_entry, route,
 };
 use crate::addr::Addr;
@@ -25,6 +25,8 @@ pub enum FromPod<'t> {
     Deliver {
         /// The pod.
         pod: &'t PodValue,
+        /// The sender opens a connection by itself, so what `FLOWS` says of these ports is of the past.
+        opens: bool,
     },
     /// To another node.
     Encapsulate {
@@ -34,9 +36,11 @@ pub enum FromPod<'t> {
         config: &'t Config,
         /// The packet's ECN bits.
         ecn: u8,
+        /// As above.
+        opens: bool,
     },
     /// To the host's own stack.
-    ToHost,
+    ToHost(HostTask),
     /// Answer this ARP request.
     ArpReply(Arp),
     /// Answer the neighbour solicitation for this address.
@@ -86,16 +90,17 @@ fn ip_packet<'t, T: Tables>(
             FromPod::Ignore
         };
     }
-    if let Err(reason) = own_entry(tables, packet, &ip.src, front.src) {
-        return FromPod::Drop(reason);
-    }
+    let own = match own_entry(tables, packet, &ip.src, front.src) {
+        Ok(own) => own,
+        Err(reason) => return FromPod::Drop(reason),
+    };
     if is_solicitation {
         return neighbour::solicitation(packet, front, ip, tables, config);
     }
     if is_group(&ip.dst) {
         return FromPod::Ignore;
     }
-    forward(packet, ip, tables, config)
+    forward(packet, ip, own, tables, config)
 }
 
 /// A packet whose source is right.
@@ -103,25 +108,35 @@ fn ip_packet<'t, T: Tables>(
 fn forward<'t, T: Tables>(
     packet: &impl Packet,
     ip: &Ip,
+    own: &PodValue,
     tables: &'t T,
     config: &'t Config,
 ) -> FromPod<'t> {
-    if let Some(pod) = tables.pod(&ip.dst).filter(|pod| !is_host(pod)) {
-        return if has_ended(ip) {
-            FromPod::ToHost
-        } else {
-            FromPod::Deliver { pod }
-        };
+    let pod = tables.pod(&ip.dst).filter(|pod| !is_host(pod));
+    let far = match pod {
+        Some(_) => None,
+        None => route(tables, config, &ip.dst).filter(|route| !is_local(route)),
+    };
+    if (pod.is_some() || far.is_some()) && flow::is_translated(packet, ip, own, tables) {
+        return FromPod::ToHost(HostTask::Translate);
     }
-    match route(tables, config, &ip.dst).filter(|route| !is_local(route)) {
-        Some(route) if needs_the_host(packet, ip, route, config) => FromPod::ToHost,
-        Some(route) => FromPod::Encapsulate {
+    let opens = flow::opens(packet, ip, own);
+    match (pod, far) {
+        (Some(_), _) if has_ended(ip) => FromPod::ToHost(HostTask::Help),
+        (Some(pod), _) => FromPod::Deliver { pod, opens },
+        (None, Some(route)) if needs_the_host(packet, ip, route, config) => {
+            FromPod::ToHost(HostTask::Help)
+        }
+        (None, Some(route)) => FromPod::Encapsulate {
             route,
             config,
             ecn: ip.ecn,
+            opens,
         },
-        None if is_to_tunnel_port(packet, ip, config) => FromPod::Drop(DropReason::TunnelPort),
-        None => FromPod::ToHost,
+        (None, None) if is_to_tunnel_port(packet, ip, config) => {
+            FromPod::Drop(DropReason::TunnelPort)
+        }
+        (None, None) => FromPod::ToHost(HostTask::Route),
     }
 }
 

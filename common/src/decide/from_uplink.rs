@@ -88,7 +88,7 @@ fn tunnel_packet<'t, T: Tables>(
         return Ok(FromUplink::ToOverlay(aside));
     }
     match inner {
-        Inner::Host => Ok(FromUplink::ToOverlay(Aside::Host)),
+        Inner::Host(_) => Ok(FromUplink::ToOverlay(Aside::Host)),
         Inner::Pod(pod, inner_ecn) => {
             let ecn = match ecn::decapsulate(outer.ecn(), inner_ecn) {
                 Decapsulated::Keep => None,

@@ -1,6 +1,8 @@
 //! The inner packet of a tunnel packet: the same checks, whoever takes the outer headers off.
 
-use super::{Tables, TunnelKey, has_ended, is_host, is_local, is_to_tunnel_port, route};
+use super::{
+    HostTask, Tables, TunnelKey, flow, has_ended, is_host, is_local, is_to_tunnel_port, route,
+};
 use crate::addr::Addr;
 use crate::counters::DropReason;
 use crate::maps::{Config, PodValue, VtepValue};
@@ -11,8 +13,8 @@ use crate::packet::{Front, Packet};
 pub(super) enum Inner<'t> {
     /// To a pod of this node; with the packet's ECN bits.
     Pod(&'t PodValue, u8),
-    /// To the host's own stack: it is for the host, or the host has to answer with an ICMP error.
-    Host,
+    /// To the host's own stack.
+    Host(HostTask),
 }
 
 /// Judges the inner packet whose frame starts at `offset` and is `front`.
@@ -67,12 +69,17 @@ fn deliver<'t, T: Tables>(
             if is_to_tunnel_port(packet, ip, config) {
                 Err(DropReason::TunnelPort)
             } else {
-                Ok(Inner::Host)
+                Ok(Inner::Host(HostTask::Route))
             }
         }
-        Some(_) if has_ended(ip) => Ok(Inner::Host),
+        Some(pod) if flow::is_translated(packet, ip, pod, tables) => {
+            Ok(Inner::Host(HostTask::Translate))
+        }
+        Some(_) if has_ended(ip) => Ok(Inner::Host(HostTask::Help)),
         Some(pod) => Ok(Inner::Pod(pod, ip.ecn)),
-        None if route(tables, config, &ip.dst).is_some_and(is_local) => Ok(Inner::Host),
+        None if route(tables, config, &ip.dst).is_some_and(is_local) => {
+            Ok(Inner::Host(HostTask::Help))
+        }
         None => Err(DropReason::NotOurPod),
     }
 }

@@ -8,22 +8,26 @@
 
 use crate::addr::{Addr, Mac};
 use crate::maps::{
-    Config, MAP_ABI, PodValue, RouteKey, RouteValue, VtepValue, pod_flags, route_flags,
+    Config, FlowKey, MAP_ABI, PodValue, RouteKey, RouteValue, VtepValue, pod_flags, route_flags,
 };
 use crate::packet::Packet;
 use crate::packet::ip::Ip;
 
+mod flow;
 mod from_overlay;
 mod from_pod;
 mod from_uplink;
 mod inner;
 mod neighbour;
 mod to_overlay;
+mod to_pod;
 
+pub use flow::answers;
 pub use from_overlay::{FromOverlay, from_overlay};
 pub use from_pod::{FromPod, from_pod};
 pub use from_uplink::{Aside, FromUplink, from_uplink};
 pub use to_overlay::{ToOverlay, to_overlay};
+pub use to_pod::{ToPod, to_pod};
 
 /// What decisions look up.
 pub trait Tables {
@@ -41,6 +45,20 @@ pub trait Tables {
 
     /// Whether an aggregate of this bucket of flows went by the overlay device a moment ago.
     fn follows_aggregate(&self, bucket: u32) -> bool;
+
+    /// Whether the host's stack translates this flow.
+    fn is_translated(&self, flow: &FlowKey) -> bool;
+}
+
+/// What the host's own stack is to do with a packet that it gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostTask {
+    /// Route it, and whatever else the host's rules say: the tables do not know the destination.
+    Route,
+    /// What the fast path cannot: answer with an ICMP error, fragment. The tables know the destination.
+    Help,
+    /// Put the address back that it had translated in the other direction. The tables know the destination.
+    Translate,
 }
 
 /// The tunnel's metadata that the kernel keeps beside a packet that its VXLAN device decapsulated.

@@ -3,7 +3,7 @@
 //! Pods have permanent entries for their gateways and ask nobody. The answers are for whoever does.
 
 use super::from_pod::FromPod;
-use super::{Tables, own_entry, route};
+use super::{HostTask, Tables, own_entry, route};
 use crate::addr::Addr;
 use crate::counters::DropReason;
 use crate::maps::Config;
@@ -33,7 +33,7 @@ pub(super) fn arp<'t, T: Tables>(
     }
     if arp.operation != arp::REQUEST {
         // The host asks only when its permanent entry was removed; then it needs the answer.
-        return FromPod::ToHost;
+        return FromPod::ToHost(HostTask::Route);
     }
     if is_answered(packet, tables, config, &arp.target) {
         FromPod::ArpReply(arp)

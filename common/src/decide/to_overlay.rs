@@ -1,10 +1,10 @@
 //! What the host's stack sends into the overlay.
 
-use super::{Tables, configured, is_group, is_local, route};
+use super::{Tables, configured, is_group, is_host, is_local, route};
 use crate::addr::Addr;
 use crate::counters::DropReason;
 use crate::maps::{Config, RouteValue};
-use crate::packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Front, array};
+use crate::packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Front, Packet, array};
 
 /// What happens to a packet that the host sends into the overlay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub enum ToOverlay<'t> {
         route: &'t RouteValue,
         /// Who we are.
         config: &'t Config,
+        /// A pod of this node sent it and the host has translated it: the answers have to go by the host, too.
+        remember: bool,
     },
     /// Multicast, broadcast and what is not IP: there is no such thing in the overlay.
     Ignore,
@@ -27,25 +29,34 @@ pub enum ToOverlay<'t> {
 
 /// Decides about a packet on its way out by the overlay device.
 #[inline(always)]
-pub fn to_overlay<'t, T: Tables>(front: &Front, tables: &'t T) -> ToOverlay<'t> {
+pub fn to_overlay<'t, T: Tables>(
+    packet: &impl Packet,
+    front: &Front,
+    tables: &'t T,
+) -> ToOverlay<'t> {
     let Some(config) = configured(tables) else {
         return ToOverlay::Unconfigured;
     };
-    let Some(dst) = destination(front).filter(|dst| !is_group(dst)) else {
+    let Some([src, dst]) = addresses(front).filter(|[_, dst]| !is_group(dst)) else {
         return ToOverlay::Ignore;
     };
     match route(tables, config, &dst) {
-        Some(route) if !is_local(route) => ToOverlay::Send { route, config },
+        Some(route) if !is_local(route) => ToOverlay::Send {
+            route,
+            config,
+            // What the fast path has only lent to the host comes as it went.
+            remember: !packet.is_lent() && tables.pod(&src).is_some_and(|pod| !is_host(pod)),
+        },
         _ => ToOverlay::Drop(DropReason::NoRoute),
     }
 }
 
 /// The host's own stack made the header, so there is nothing to doubt.
 #[inline(always)]
-fn destination(front: &Front) -> Option<Addr> {
+fn addresses(front: &Front) -> Option<[Addr; 2]> {
     match front.ethertype {
-        ETHERTYPE_IPV4 => Some(Addr::from_v4(array(&front.l3, 16))),
-        ETHERTYPE_IPV6 => Some(Addr::from_v6(array(&front.l3, 24))),
+        ETHERTYPE_IPV4 => Some([12, 16].map(|at| Addr::from_v4(array(&front.l3, at)))),
+        ETHERTYPE_IPV6 => Some([8, 24].map(|at| Addr::from_v6(array(&front.l3, at)))),
         _ => None,
     }
 }

@@ -29,6 +29,8 @@ pub struct Ip {
     pub hop_limit: u8,
     /// The two ECN bits.
     pub ecn: u8,
+    /// A fragment of any kind, the first included.
+    pub is_fragment: bool,
     /// A fragment other than the first: there is no header of the layer above.
     pub is_later_fragment: bool,
     /// Where the header of the layer above starts, bytes from the start of the packet.
@@ -73,6 +75,7 @@ impl Ip {
             protocol: h[9],
             hop_limit: h[8],
             ecn: h[1] & 3,
+            is_fragment: fragment != 0,
             is_later_fragment: fragment & 0x1fff != 0,
             l4: l3 + header_len,
             l3,
@@ -95,6 +98,7 @@ impl Ip {
             protocol: h[6],
             hop_limit: h[7],
             ecn: (h[1] >> 4) & 3,
+            is_fragment: false,
             is_later_fragment: false,
             l4: l3 + 40,
             l3,
@@ -127,6 +131,7 @@ impl Ip {
                 FRAGMENT => {
                     step = 8;
                     let fragment = u16::from_be_bytes([offset_high, offset_low]);
+                    self.is_fragment = true;
                     self.is_later_fragment = fragment & 0xfff8 != 0;
                     is_first = fragment & 0xfff9 == 1;
                 }

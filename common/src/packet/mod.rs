@@ -24,10 +24,14 @@ pub const ETHERTYPE_ARP: [u8; 2] = [0x08, 0x06];
 /// EtherType of IPv6.
 pub const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
 
+/// IP protocol number of ICMP.
+pub const ICMP: u8 = 1;
 /// IP protocol number of TCP.
 pub const TCP: u8 = 6;
 /// IP protocol number of UDP.
 pub const UDP: u8 = 17;
+/// IP protocol number of SCTP.
+pub const SCTP: u8 = 132;
 /// IP protocol number of ICMPv6.
 pub const ICMPV6: u8 = 58;
 
@@ -59,6 +63,12 @@ pub trait Packet {
 
     /// Whether the packet carries a VLAN tag, which the kernel keeps outside the packet's bytes.
     fn is_tagged(&self) -> bool;
+
+    /// Whether the fast path has lent the packet to the host's stack: it knows the destination and left
+    /// the packet as it was.
+    fn is_lent(&self) -> bool {
+        false
+    }
 
     /// Whether the frame was sent to the receiving device's own MAC.
     fn is_to_us(&self) -> bool;

@@ -290,14 +290,25 @@ pub(crate) fn world() -> impl Strategy<Value = World> {
         mostly(vteps),
         weighted(Some(MAP_ABI), vec![Some(0), Some(MAP_ABI + 1), None]),
         weighted(false, vec![true]),
+        (any::<bool>(), any::<bool>()),
     )
-        .prop_map(|(pods, routes, vteps, abi, follows)| World {
-            config: abi.map(config),
-            pods,
-            routes,
-            vteps,
-            follows,
-        })
+        .prop_map(
+            |(pods, routes, vteps, abi, follows, (marked, translates))| World {
+                config: abi.map(config),
+                pods: pods.into_iter().map(|pod| mark(pod, marked)).collect(),
+                routes,
+                vteps,
+                follows,
+                translates,
+            },
+        )
+}
+
+fn mark((addr, mut pod): (Addr, PodValue), marked: bool) -> (Addr, PodValue) {
+    if marked {
+        pod.flags |= pod_flags::TRANSLATED;
+    }
+    (addr, pod)
 }
 
 /// All of them or a part.

@@ -14,7 +14,9 @@ mod world;
 use bytes::{SlicePacket, pod_frame, tunnel_frame};
 use describe::{FromPodCase, TunnelCase, from_pod_case, tunnel_case, world as any_world};
 use oxlan_common::addr::Addr;
-use oxlan_common::decide::{self, Aside, FromOverlay, FromPod, FromUplink, ToOverlay, TunnelKey};
+use oxlan_common::decide::{
+    self, Aside, FromOverlay, FromPod, FromUplink, HostTask, ToOverlay, TunnelKey,
+};
 use oxlan_common::packet::Front;
 use proptest::prelude::*;
 use world::{Outcome, World};
@@ -31,9 +33,10 @@ fn decide_from_pod(case: &FromPodCase, world: &World) -> Outcome {
     assert!(front.read(&packet, 0));
     match decide::from_pod(&packet, &front, world) {
         FromPod::Unconfigured => Outcome::Next,
-        FromPod::Deliver { pod } => Outcome::Pod(pod.ifindex),
+        FromPod::Deliver { pod, .. } => Outcome::Pod(pod.ifindex),
         FromPod::Encapsulate { route, ecn, .. } => Outcome::Vtep(route.underlay, ecn),
-        FromPod::ToHost => Outcome::Host,
+        FromPod::ToHost(HostTask::Translate) => Outcome::Translated,
+        FromPod::ToHost(_) => Outcome::Host,
         FromPod::ArpReply(arp) => Outcome::Answer(arp.target),
         FromPod::NdReply(target) => Outcome::Answer(target),
         FromPod::Ignore => Outcome::Ignored,
@@ -72,7 +75,8 @@ fn decide_from_overlay(case: &TunnelCase, key: Option<TunnelKey>, world: &World)
     match decide::from_overlay(&packet, &front, key.as_ref(), world) {
         FromOverlay::Unconfigured => Outcome::Next,
         FromOverlay::Deliver { pod } => Outcome::Pod(pod.ifindex),
-        FromOverlay::ToHost => Outcome::Host,
+        FromOverlay::ToHost(HostTask::Translate) => Outcome::Translated,
+        FromOverlay::ToHost(_) => Outcome::Host,
         FromOverlay::Drop(reason) => Outcome::Dropped(reason),
     }
 }
@@ -88,7 +92,7 @@ fn decide_to_overlay(case: &FromPodCase, world: &World) -> Outcome {
     };
     let mut front = Front::empty();
     assert!(front.read(&packet, 0));
-    match decide::to_overlay(&front, world) {
+    match decide::to_overlay(&packet, &front, world) {
         ToOverlay::Unconfigured => Outcome::Next,
         ToOverlay::Send { route, .. } => Outcome::Vtep(route.underlay, 0),
         ToOverlay::Ignore => Outcome::Ignored,
@@ -133,7 +137,7 @@ proptest! {
         let mut front = Front::empty();
         if front.read(&packet, 0) {
             let _ = decide::from_pod(&packet, &front, &world);
-            let _ = decide::to_overlay(&front, &world);
+            let _ = decide::to_overlay(&packet, &front, &world);
             let key = TunnelKey { remote: Addr::from_v4([10, 9, 0, 2]), vni: 1 };
             let _ = decide::from_overlay(&packet, &front, Some(&key), &world);
         }

@@ -68,8 +68,12 @@ fn ip_from_pod(case: &FromPodCase, ip: &IpCase, world: &World) -> Outcome {
         return Outcome::Ignored;
     }
     let is_last_hop = ip.ttl < 2;
+    let is_translated = pod(world, ip.src).is_some_and(|own| is_translated(ip, own, world));
     match pod(world, ip.dst) {
         Some(pod) if pod.flags & pod_flags::HOST == 0 => {
+            if is_translated {
+                return Outcome::Translated;
+            }
             if is_last_hop {
                 return Outcome::Host;
             }
@@ -79,6 +83,9 @@ fn ip_from_pod(case: &FromPodCase, ip: &IpCase, world: &World) -> Outcome {
     }
     match route(world, ip.dst) {
         Some(route) if route.flags & route_flags::LOCAL == 0 => {
+            if is_translated {
+                return Outcome::Translated;
+            }
             let is_reachable = route.flags & route_flags::UNREACHABLE == 0;
             if is_last_hop || !is_reachable || segment_len(ip, case.gso_size) > usize::from(MTU) {
                 Outcome::Host
@@ -166,6 +173,7 @@ pub(crate) fn from_overlay(case: &TunnelCase, has_key: bool, world: &World) -> O
     match inner(case, world) {
         Ok(Inner::Pod(ifindex, _)) => Outcome::Pod(ifindex),
         Ok(Inner::Host) => Outcome::Host,
+        Ok(Inner::Translator) => Outcome::Translated,
         Err(reason) => Outcome::Dropped(reason),
     }
 }
@@ -173,6 +181,7 @@ pub(crate) fn from_overlay(case: &TunnelCase, has_key: bool, world: &World) -> O
 enum Inner {
     Pod(u32, u8),
     Host,
+    Translator,
 }
 
 fn inner(case: &TunnelCase, world: &World) -> Result<Inner, DropReason> {
@@ -205,6 +214,7 @@ fn inner(case: &TunnelCase, world: &World) -> Result<Inner, DropReason> {
                 Ok(Inner::Host)
             }
         }
+        Some(pod) if is_translated(ip, pod, world) => Ok(Inner::Translator),
         Some(_) if ip.ttl < 2 => Ok(Inner::Host),
         Some(pod) => Ok(Inner::Pod(pod.ifindex, ip.ecn)),
         None => match route(world, ip.dst) {
@@ -228,6 +238,12 @@ pub(crate) fn to_overlay(case: &FromPodCase, world: &World) -> Outcome {
         Some(route) if route.flags & route_flags::LOCAL == 0 => Outcome::Vtep(route.underlay, 0),
         _ => Outcome::Dropped(NoRoute),
     }
+}
+
+/// All fragments of a pod that has ever had a translated flow go the way of such flows.
+fn is_translated(ip: &IpCase, pod: PodValue, world: &World) -> bool {
+    let is_marked = pod.flags & pod_flags::TRANSLATED != 0;
+    is_marked && (ip.fragment != Fragment::Whole || world.translates)
 }
 
 fn is_configured(world: &World) -> bool {

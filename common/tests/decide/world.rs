@@ -3,7 +3,7 @@
 use oxlan_common::addr::{Addr, Mac};
 use oxlan_common::counters::DropReason;
 use oxlan_common::decide::Tables;
-use oxlan_common::maps::{Config, PodValue, RouteKey, RouteValue, VtepValue};
+use oxlan_common::maps::{Config, FlowKey, PodValue, RouteKey, RouteValue, VtepValue};
 
 /// What happens to a packet, in words that decision and model share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +13,7 @@ pub(crate) enum Outcome {
     Decapsulated(u32, Option<u8>),
     Vtep(Addr, u8),
     Host,
+    Translated,
     Overlay,
     Aggregate,
     Answer(Addr),
@@ -28,6 +29,8 @@ pub(crate) struct World {
     pub(crate) vteps: Vec<(Addr, VtepValue)>,
     /// The answer for every bucket.
     pub(crate) follows: bool,
+    /// The answer for every flow.
+    pub(crate) translates: bool,
 }
 
 pub(crate) const OWN_VTEP: Mac = Mac::new([0x0e, 0, 10, 9, 0, 1]);
@@ -53,6 +56,10 @@ impl Tables for World {
 
     fn follows_aggregate(&self, _bucket: u32) -> bool {
         self.follows
+    }
+
+    fn is_translated(&self, _flow: &FlowKey) -> bool {
+        self.translates
     }
 }
 

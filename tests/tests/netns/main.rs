@@ -15,4 +15,5 @@ mod outside;
 mod packet_shapes;
 mod reach;
 mod refusals;
+mod services;
 mod underlay;

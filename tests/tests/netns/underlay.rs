@@ -116,9 +116,9 @@ fn the_uplink_is_renamed_and_replaced() {
                 let index = node.netns.ifindex(device)?;
                 let pin = format!("links/from_uplink-{device}-{index}");
                 let pins = std::fs::read_dir(node.dirs.bpf.join("links"))?.count();
-                // One pod, two programs on the overlay device, one on the uplink.
+                // Two programs for the pod, two on the overlay device, one on the uplink.
                 Ok(node.dirs.bpf.join(pin).exists()
-                    && pins == 4
+                    && pins == 5
                     && node.oxlan_json("status")?["uplink"]["name"] == device)
             })
         };

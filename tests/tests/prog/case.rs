@@ -88,7 +88,7 @@ pub(crate) fn return_value(case: &Case) -> u32 {
         Verdict::ToVtep if case.program == Program::ToOverlay => NEXT,
         Verdict::LocalPod | Verdict::FromVtep | Verdict::ToVtep => REDIRECT,
         Verdict::ArpReply | Verdict::NdReply => REDIRECT,
-        Verdict::ToHost | Verdict::ToOverlay => NEXT,
+        Verdict::ToHost | Verdict::ToOverlay | Verdict::Translated => NEXT,
         Verdict::Ignored => SHOT,
     }
 }

@@ -56,12 +56,10 @@ impl PodDatapath for FakeDatapath {
         Ok(())
     }
 
-    fn is_attached(&self, ifname: &str, ifindex: u32) -> Result<bool, DatapathFault> {
-        Ok(self
-            .attached
-            .lock()
-            .unwrap()
-            .contains(&(ifname.into(), ifindex)))
+    fn unattached(&self, ifname: &str, ifindex: u32) -> Result<Vec<&'static str>, DatapathFault> {
+        let attached = self.attached.lock().unwrap();
+        let is_there = attached.contains(&(ifname.into(), ifindex));
+        Ok(if is_there { vec![] } else { vec!["from_pod"] })
     }
 
     fn set_pod(&self, address: Addr, value: PodValue) -> Result<(), DatapathFault> {

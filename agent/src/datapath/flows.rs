@@ -1,0 +1,51 @@
+//! Flows that the host translates: they are the programs' own notes, which the agent only preserves.
+
+use aya::maps::{MapData, MapInfo};
+use oxlan_common::addr::Addr;
+use oxlan_common::maps::{FlowKey, FlowValue, PodValue, pod_flags};
+
+use super::load::{FLOWS, PINNED_MAPS};
+use super::{Datapath, DatapathError, Table};
+
+impl Datapath {
+    /// Flows between pods that the host's stack translates, seen from the pod that answers.
+    pub fn flows(&self) -> Table<'_, FlowKey, FlowValue> {
+        self.flows.table()
+    }
+
+    /// Writes an entry of `PODS` and keeps what the programs have noted in it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Table::set`].
+    pub fn write_pod(&self, address: &Addr, value: PodValue) -> Result<(), DatapathError> {
+        let mut value = match self.pods().get(address)? {
+            Some(entry) => value.with_marks_of(&entry),
+            None => value,
+        };
+        if self.carried.contains(address) {
+            value.flags |= pod_flags::TRANSLATED;
+        }
+        self.pods().set(address, &value)
+    }
+
+    /// Copies a predecessor's flows into new maps, so that connections to services survive an agent of another version.
+    ///
+    /// What cannot be read is left: the programs note a flow again with its next packet.
+    pub(super) fn carry_flows_over(&mut self) {
+        let path = self.pins.map(FLOWS);
+        let spec = PINNED_MAPS.iter().find(|spec| spec.name == FLOWS);
+        let info = MapInfo::from_pin(&path);
+        if !info.is_ok_and(|info| spec.is_some_and(|spec| spec.has_layout_of(&info))) {
+            return;
+        }
+        let old = MapData::from_pin(&path).and_then(aya::maps::Map::from_map_data);
+        let old = old.and_then(aya::maps::HashMap::<MapData, FlowKey, FlowValue>::try_from);
+        let Ok(old) = old else { return };
+        for (flow, value) in old.iter().flatten() {
+            if self.flows().set(&flow, &value).is_ok() {
+                self.carried.extend([flow.src, flow.dst]);
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Flows between pods that the host's stack translates: services, published ports.
+//!
+//! A pod that talks to a service reaches a pod by way of the host's stack, which puts that pod's address
+//! in the place of the service's. The answers must go the same way. So what the host sends from a pod
+//! to a pod is remembered in `FLOWS`; the fast path itself never goes that way.
+
+use bytemuck::Zeroable;
+
+use super::Tables;
+use crate::addr::Addr;
+use crate::counters::DropReason;
+use crate::maps::{FlowKey, PodValue, pod_flags};
+use crate::packet::ip::Ip;
+use crate::packet::{Front, ICMP, ICMPV6, Packet, SCTP, TCP, UDP};
+
+/// ICMP error messages that quote the packet they are about (RFC 792): destination unreachable, source
+/// quench, redirect, time exceeded, parameter problem.
+const ICMP_ERRORS: [u8; 5] = [3, 4, 5, 11, 12];
+
+/// The last type of ICMPv6 error messages, all of which quote (RFC 4443, section 2.1).
+const LAST_ICMPV6_ERROR: u8 = 127;
+
+/// Length of the header of an ICMP error, before the quoted packet.
+const ICMP_ERROR_LEN: u32 = 8;
+
+/// Of the byte of TCP's flags: the first packet of a connection has the first and not the second.
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
+
+/// Whether this packet, which a pod sends or gets, belongs to a flow that the host's stack translates.
+///
+/// `pod` is the pod. Costs nothing if no such flow has ever concerned it.
+#[inline(always)]
+pub(super) fn is_translated<T: Tables>(
+    packet: &impl Packet,
+    ip: &Ip,
+    pod: &PodValue,
+    tables: &T,
+) -> bool {
+    if !concerns(pod) {
+        return false;
+    }
+    // The host's stack needs all fragments of a packet, and only the first has ports.
+    let mut flow = FlowKey::zeroed();
+    ip.is_fragment || (key(packet, ip, Direction::Along, &mut flow) && tables.is_translated(&flow))
+}
+
+/// Whether a pod that the host has translated flows for opens a TCP connection.
+///
+/// A connection to a service may have had the same ports. Its entry would send the answers by way of a
+/// connection tracker that has not seen this connection begin.
+#[inline(always)]
+pub(super) fn opens(packet: &impl Packet, ip: &Ip, own: &PodValue) -> bool {
+    const FLAGS: u32 = 13;
+    concerns(own)
+        && ip.protocol == TCP
+        && !ip.is_later_fragment
+        && packet
+            .bytes::<1>(ip.l4 + FLAGS)
+            .is_some_and(|[flags]| flags & (SYN | ACK) == SYN)
+}
+
+/// Writes into `flow`, which is empty, the key in `FLOWS` under which answers to this packet are looked for;
+/// `false` if it has none.
+///
+/// Written in place because the compiler copies a flow that is not there, too, which the verifier refuses.
+#[inline(always)]
+pub fn answers(packet: &impl Packet, front: &Front, flow: &mut FlowKey) -> bool {
+    match Ip::parse(packet, front, 0, DropReason::Malformed) {
+        Ok(ip) => key(packet, &ip, Direction::Against, flow),
+        Err(_) => false,
+    }
+}
+
+/// How a key is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    /// As the packet goes.
+    Along,
+    /// The other way round.
+    Against,
+}
+
+#[inline(always)]
+const fn concerns(pod: &PodValue) -> bool {
+    pod.flags & pod_flags::TRANSLATED != 0
+}
+
+/// Writes the packet's flow; of an ICMP error, that of the packet which it answers, turned round.
+/// `false` for a fragment other than the first.
+#[inline(always)]
+fn key(packet: &impl Packet, ip: &Ip, direction: Direction, flow: &mut FlowKey) -> bool {
+    if ip.is_later_fragment {
+        return false;
+    }
+    if is_error(packet, ip) {
+        return quoted(packet, ip, direction, flow);
+    }
+    let (src, dst) = ends(direction, flow);
+    *src = ip.src;
+    *dst = ip.dst;
+    ports(packet, ip.protocol, ip.l4, direction, flow)
+}
+
+/// Where the source and the destination of the packet are written to.
+#[inline(always)]
+const fn ends(direction: Direction, flow: &mut FlowKey) -> (&mut Addr, &mut Addr) {
+    match direction {
+        Direction::Along => (&mut flow.src, &mut flow.dst),
+        Direction::Against => (&mut flow.dst, &mut flow.src),
+    }
+}
+
+#[inline(always)]
+fn is_error(packet: &impl Packet, ip: &Ip) -> bool {
+    if ip.protocol != ICMP && ip.protocol != ICMPV6 {
+        return false;
+    }
+    let Some([kind]) = packet.bytes::<1>(ip.l4) else {
+        return false;
+    };
+    if ip.protocol == ICMP {
+        ICMP_ERRORS.contains(&kind)
+    } else {
+        kind <= LAST_ICMPV6_ERROR
+    }
+}
+
+/// Writes the flow of the packet that an ICMP error quotes; `false` if its ports are not there.
+///
+/// What was sent is quoted, so it goes the other way than the error.
+#[inline(always)]
+fn quoted(packet: &impl Packet, ip: &Ip, direction: Direction, flow: &mut FlowKey) -> bool {
+    let direction = match direction {
+        Direction::Along => Direction::Against,
+        Direction::Against => Direction::Along,
+    };
+    let l3 = ip.l4 + ICMP_ERROR_LEN;
+    let (src, dst) = ends(direction, flow);
+    if ip.protocol == ICMP {
+        let (Some([first]), Some([protocol])) = (packet.bytes(l3), packet.bytes(l3 + 9)) else {
+            return false;
+        };
+        let (Some(from), Some(to)) = (packet.bytes(l3 + 12), packet.bytes(l3 + 16)) else {
+            return false;
+        };
+        *src = Addr::from_v4(from);
+        *dst = Addr::from_v4(to);
+        let l4 = l3 + u32::from(first & 0x0f) * 4;
+        ports(packet, protocol, l4, direction, flow)
+    } else {
+        // What is behind extension headers has no ports for us.
+        packet.read(l3 + 8, &mut src.bytes)
+            && packet.read(l3 + 24, &mut dst.bytes)
+            && packet
+                .bytes(l3 + 6)
+                .is_some_and(|[protocol]| ports(packet, protocol, l3 + 40, direction, flow))
+    }
+}
+
+/// Writes the protocol and both ports, which stay zero for protocols that have none.
+#[inline(always)]
+fn ports(
+    packet: &impl Packet,
+    protocol: u8,
+    l4: u32,
+    direction: Direction,
+    flow: &mut FlowKey,
+) -> bool {
+    flow.protocol = protocol;
+    if !matches!(protocol, TCP | UDP | SCTP) {
+        return true;
+    }
+    let Some([a, b, c, d]) = packet.bytes::<4>(l4) else {
+        return false;
+    };
+    (flow.src_port, flow.dst_port) = match direction {
+        Direction::Along => ([a, b], [c, d]),
+        Direction::Against => ([c, d], [a, b]),
+    };
+    true
+}
