@@ -62,6 +62,8 @@ outcomes! {
         Ignored = 7, "ignored";
         /// Given to the host's own stack, which has translated the flow (a service, a published port) and has to translate the answers back.
         Translated = 14, "translated";
+        /// Larger than fits towards its destination: the pod was told by ICMP what fits.
+        TooBig = 12, "too-big";
     }
 }
 
@@ -104,6 +106,10 @@ outcomes! {
         HelperFailed = 17, "helper-failed";
         /// A VXLAN packet that the underlay marked as having met congestion, around an inner packet that cannot carry the mark (RFC 6040, section 4.2).
         CongestionMark = 18, "congestion-mark";
+        /// A pod's packet is larger than fits towards its destination, and must not be answered: it is an ICMP error or a fragment other than the first (RFC 1122, section 3.2.2).
+        TooBigUnanswered = 28, "too-big-unanswered";
+        /// A pod's packet is larger than fits towards its destination, and the pod was told so too often within a second (RFC 4443, section 2.4).
+        TooBigLimited = 29, "too-big-limited";
     }
 }
 

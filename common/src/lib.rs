@@ -7,6 +7,7 @@
 pub mod addr;
 pub mod counters;
 pub mod decide;
+pub mod limit;
 pub mod maps;
 pub mod packet;
 pub mod wire;

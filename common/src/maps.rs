@@ -175,6 +175,10 @@ pub struct Config {
     pub underlay_v4: Addr,
     /// Own IPv6 underlay address; [`Addr::UNSPECIFIED`] if there is none.
     pub underlay_v6: Addr,
+    /// Own overlay addresses, from which pods get ICMP errors; [`Addr::UNSPECIFIED`] without pods of the family.
+    pub overlay_v4: Addr,
+    /// The same for IPv6.
+    pub overlay_v6: Addr,
     /// Own VTEP MAC.
     pub vtep_mac: Mac,
     /// DSCP of outer packets, 0 to 63 (RFC 2474), or [`COPY_DSCP`].
@@ -231,7 +235,7 @@ const _: () = {
     assert!(size_of::<RouteKey>() == 20);
     assert!(size_of::<RouteValue>() == 52);
     assert!(size_of::<VtepValue>() == 24);
-    assert!(size_of::<Config>() == 76);
+    assert!(size_of::<Config>() == 108);
     assert!(size_of::<Counter>() == 16);
     assert!(size_of::<AuditRecord>() == 8);
 };

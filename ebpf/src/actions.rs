@@ -9,11 +9,14 @@ use oxlan_common::decide::{self, HostTask};
 use oxlan_common::maps::{Config, FlowKey, PodValue, RouteValue};
 use oxlan_common::packet::arp::Arp;
 use oxlan_common::packet::encap::{Encapsulation, Tunnel};
+use oxlan_common::packet::icmp::{
+    HEADERS_V4, HEADERS_V6, QUOTE_V4, QUOTE_V6, SHORT_QUOTE_V4, TooBig,
+};
 use oxlan_common::packet::{ETHERNET_LEN, Front, Packet as _, nd};
 use oxlan_common::wire::GATEWAY_MAC;
 
 use crate::skb::{Refused, Skb};
-use crate::tables::{self, count, count_drop, packets};
+use crate::tables::{self, count, count_drop, may_answer, packets};
 use crate::tunnel_key;
 
 /// The next program of the hook, or the kernel, goes on with the packet: `TCX_NEXT`, and for clsact "no match".
@@ -171,6 +174,51 @@ pub(crate) fn arp_reply(skb: &mut Skb, front: &Front, arp: &Arp) -> i32 {
 pub(crate) fn nd_reply(skb: &mut Skb, front: &Front, target: &Addr) -> i32 {
     let reply = nd::advertisement(front, target, Mac::new(GATEWAY_MAC));
     send_back(skb, &reply, Verdict::NdReply)
+}
+
+/// Tells the sender that its packet is too large: an ICMP error that quotes the packet's start.
+#[inline(always)]
+pub(crate) fn too_big(skb: &mut Skb, front: &Front, answer: &TooBig) -> i32 {
+    if !may_answer(skb.ifindex()) {
+        return drop(skb, DropReason::TooBigLimited);
+    }
+    let len = skb.len();
+    let written = if front.is_v6() {
+        too_big_v6(skb, front, answer)
+    } else if answer.quote_v4() == QUOTE_V4 {
+        too_big_v4::<QUOTE_V4>(skb, front, answer)
+    } else {
+        too_big_v4::<SHORT_QUOTE_V4>(skb, front, answer)
+    };
+    if written.is_err() {
+        return drop(skb, DropReason::HelperFailed);
+    }
+    count(Verdict::TooBig, len);
+    // SAFETY: the helper takes two numbers and has no preconditions.
+    unsafe { bpf_redirect(skb.ifindex(), 0) as i32 }
+}
+
+#[inline(always)]
+fn too_big_v4<const QUOTE: u16>(
+    skb: &mut Skb,
+    front: &Front,
+    answer: &TooBig,
+) -> Result<(), Refused> {
+    skb.resize(ETHERNET_LEN + u32::from(QUOTE))?;
+    let sum = skb.sum_behind_ethernet(QUOTE)?;
+    skb.grow_for_error(HEADERS_V4)?;
+    skb.write(
+        0,
+        &answer.headers_v4(front, Mac::new(GATEWAY_MAC), QUOTE, sum),
+    )
+}
+
+#[inline(always)]
+fn too_big_v6(skb: &mut Skb, front: &Front, answer: &TooBig) -> Result<(), Refused> {
+    skb.resize(ETHERNET_LEN + u32::from(QUOTE_V6))?;
+    let sum = skb.sum_behind_ethernet(QUOTE_V6)?;
+    skb.grow_for_error(HEADERS_V6)?;
+    skb.write(0, &answer.headers_v6(front, Mac::new(GATEWAY_MAC), sum))
 }
 
 /// Turns the packet into `reply` and sends it out by the device that it came from.

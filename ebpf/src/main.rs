@@ -46,6 +46,7 @@ fn from_pod(ctx: TcContext) -> i32 {
         FromPod::ToHost(task) => actions::to_host(skb, task),
         FromPod::ArpReply(arp) => actions::arp_reply(skb, front, &arp),
         FromPod::NdReply(target) => actions::nd_reply(skb, front, &target),
+        FromPod::TooBig(answer) => actions::too_big(skb, front, &answer),
         FromPod::Ignore => actions::ignore(skb),
         FromPod::Drop(reason) => actions::drop(skb, reason),
     }

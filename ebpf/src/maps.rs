@@ -8,6 +8,7 @@ use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use oxlan_common::addr::Addr;
 use oxlan_common::counters::SLOTS;
+use oxlan_common::limit::ANSWER_BUCKETS;
 use oxlan_common::maps::{
     AuditRecord, BULK_BUCKETS, Config, Counter, FlowKey, FlowValue, MAX_FLOWS, MAX_POD_ADDRESSES,
     MAX_ROUTES, MAX_VTEPS, PodValue, RouteKey, RouteValue, VtepValue,
@@ -43,6 +44,10 @@ pub(crate) static COUNTERS: PerCpuArray<Counter, { SLOTS as usize }> = PerCpuArr
 
 #[btf_map]
 pub(crate) static BULK: PerCpuArray<u64, { BULK_BUCKETS as usize }> = PerCpuArray::new();
+
+/// When the bucket of answers to some pods will be full again ([`oxlan_common::limit`]).
+#[btf_map]
+pub(crate) static ANSWERS: PerCpuArray<u64, { ANSWER_BUCKETS as usize }> = PerCpuArray::new();
 
 #[btf_map]
 pub(crate) static AUDIT: RingBuf<AuditRecord, AUDIT_BYTES> = RingBuf::new();

@@ -9,7 +9,7 @@ use aya_ebpf::bindings::{
 use aya_ebpf::helpers;
 use aya_ebpf::programs::TcContext;
 use oxlan_common::packet::outer::DECAPSULATED_LEN;
-use oxlan_common::packet::{ETHERNET_LEN, Packet};
+use oxlan_common::packet::{ETHERNET_LEN, Packet, checksum};
 use oxlan_common::wire::OVERHEAD_V4;
 
 /// Mark in `skb->tc_index`, which the host's stack leaves alone, of a packet that was lent to it.
@@ -98,6 +98,45 @@ impl Skb {
             .map_err(|_| Refused)?;
         self.drop_outer_checksum();
         Ok(())
+    }
+
+    /// Makes room behind the Ethernet header for the headers of an ICMP error.
+    #[inline(always)]
+    pub(crate) fn grow_for_error(&mut self, headers: u16) -> Result<(), Refused> {
+        self.ctx
+            .skb
+            .adjust_room(i32::from(headers), BPF_ADJ_ROOM_MAC, 0)
+            .map_err(|_| Refused)
+    }
+
+    /// Sum (see [`oxlan_common::packet::checksum`]) of `len` bytes behind the Ethernet header of a packet
+    /// that [`Self::resize`] has put into one piece. The length is a constant.
+    #[inline(always)]
+    pub(crate) fn sum_behind_ethernet(&self, len: u16) -> Result<u16, Refused> {
+        /// Most that the helper takes at once on older kernels (net/core/filter.c, `struct bpf_scratchpad`).
+        const MOST: u16 = 512;
+        let (mut sum, mut done) = (0, 0);
+        while done < len {
+            let part = if len - done < MOST { len - done } else { MOST };
+            let start = self.ctx.data() + ETHERNET_LEN as usize + usize::from(done);
+            if start + usize::from(part) > self.ctx.data_end() {
+                return Err(Refused);
+            }
+            // SAFETY: all bytes are before the end of the packet's first piece, which the verifier proves again.
+            let result = unsafe {
+                helpers::bpf_csum_diff(
+                    core::ptr::null_mut(),
+                    0,
+                    start as *mut u32,
+                    u32::from(part),
+                    sum,
+                )
+            };
+            sum = u32::try_from(result).map_err(|_| Refused)?;
+            done += part;
+        }
+        // The kernel sums in its own byte order.
+        Ok(u16::from_be_bytes(checksum::fold(sum).to_ne_bytes()))
     }
 
     /// A device that has verified checksums has counted the outer one, which is gone; without this, all its work would be.

@@ -1,14 +1,15 @@
 //! The tables of the decision, on BPF maps; and what the programs write: counters and marks.
 
-use aya_ebpf::helpers::bpf_jiffies64;
+use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_ns};
 use oxlan_common::addr::Addr;
 use oxlan_common::counters::{DropReason, Verdict};
 use oxlan_common::decide::Tables;
+use oxlan_common::limit::{self, ANSWER_BUCKETS};
 use oxlan_common::maps::{
     Config, FlowKey, FlowValue, PodValue, RouteKey, RouteValue, VtepValue, pod_flags,
 };
 
-use crate::maps::{BULK, CONFIG, COUNTERS, FLOWS, PODS, ROUTES, VTEPS};
+use crate::maps::{ANSWERS, BULK, CONFIG, COUNTERS, FLOWS, PODS, ROUTES, VTEPS};
 
 /// Ticks for which the followers of an aggregate go its way: longer than a softirq delays it.
 const FOLLOW_JIFFIES: u64 = 2;
@@ -97,6 +98,18 @@ pub(crate) fn mark_aggregate(bucket: u32) {
         // SAFETY: the pointer is to this CPU's slot, which no other program on this CPU writes meanwhile.
         unsafe { *last = now() };
     }
+}
+
+/// Whether the pod behind this device may get one more answer now.
+#[inline(always)]
+pub(crate) fn may_answer(ifindex: u32) -> bool {
+    let Some(full) = ANSWERS.get_ptr_mut(ifindex % ANSWER_BUCKETS) else {
+        return false;
+    };
+    // SAFETY: the helper has no arguments and no preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    // SAFETY: the pointer is to this CPU's slot, which no other program on this CPU writes meanwhile.
+    limit::allow(unsafe { &mut *full }, now)
 }
 
 /// Counts a packet that was not dropped.

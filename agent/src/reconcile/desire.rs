@@ -283,6 +283,10 @@ fn config(facts: &Facts<'_>, overlay_ifindex: u32) -> Config {
         let address = facts.own.underlay_like(like);
         address.map_or(Addr::UNSPECIFIED, Addr::from)
     };
+    let overlay = |like| {
+        let address = overlay_address(facts.own, like);
+        address.map_or(Addr::UNSPECIFIED, Addr::from)
+    };
     Config {
         abi: MAP_ABI,
         vni: facts.cluster.network.vni.get(),
@@ -292,6 +296,8 @@ fn config(facts: &Facts<'_>, overlay_ifindex: u32) -> Config {
         overlay: overlay_ifindex,
         underlay_v4: underlay(Ipv4Addr::UNSPECIFIED.into()),
         underlay_v6: underlay(Ipv6Addr::UNSPECIFIED.into()),
+        overlay_v4: overlay(Ipv4Addr::UNSPECIFIED.into()),
+        overlay_v6: overlay(Ipv6Addr::UNSPECIFIED.into()),
         vtep_mac: facts.own.vtep_mac(),
         dscp: 0,
         prefix_lens_v4: prefix_lengths(facts.cluster, true),

@@ -10,15 +10,9 @@ use super::Tables;
 use crate::addr::Addr;
 use crate::counters::DropReason;
 use crate::maps::{FlowKey, PodValue, pod_flags};
+use crate::packet::icmp;
 use crate::packet::ip::Ip;
-use crate::packet::{Front, ICMP, ICMPV6, Packet, SCTP, TCP, UDP};
-
-/// ICMP error messages that quote the packet they are about (RFC 792): destination unreachable, source
-/// quench, redirect, time exceeded, parameter problem.
-const ICMP_ERRORS: [u8; 5] = [3, 4, 5, 11, 12];
-
-/// The last type of ICMPv6 error messages, all of which quote (RFC 4443, section 2.1).
-const LAST_ICMPV6_ERROR: u8 = 127;
+use crate::packet::{Front, ICMP, Packet, SCTP, TCP, UDP};
 
 /// Length of the header of an ICMP error, before the quoted packet.
 const ICMP_ERROR_LEN: u32 = 8;
@@ -93,7 +87,7 @@ fn key(packet: &impl Packet, ip: &Ip, direction: Direction, flow: &mut FlowKey) 
     if ip.is_later_fragment {
         return false;
     }
-    if is_error(packet, ip) {
+    if icmp::is_error(packet, ip) {
         return quoted(packet, ip, direction, flow);
     }
     let (src, dst) = ends(direction, flow);
@@ -108,21 +102,6 @@ const fn ends(direction: Direction, flow: &mut FlowKey) -> (&mut Addr, &mut Addr
     match direction {
         Direction::Along => (&mut flow.src, &mut flow.dst),
         Direction::Against => (&mut flow.dst, &mut flow.src),
-    }
-}
-
-#[inline(always)]
-fn is_error(packet: &impl Packet, ip: &Ip) -> bool {
-    if ip.protocol != ICMP && ip.protocol != ICMPV6 {
-        return false;
-    }
-    let Some([kind]) = packet.bytes::<1>(ip.l4) else {
-        return false;
-    };
-    if ip.protocol == ICMP {
-        ICMP_ERRORS.contains(&kind)
-    } else {
-        kind <= LAST_ICMPV6_ERROR
     }
 }
 

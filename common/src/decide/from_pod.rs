@@ -8,9 +8,11 @@ use crate::addr::Addr;
 use crate::counters::DropReason;
 use crate::maps::{Config, PodValue, RouteValue, route_flags};
 use crate::packet::arp::Arp;
+use crate::packet::icmp::{self, TooBig};
 use crate::packet::ip::Ip;
 use crate::packet::nd;
 use crate::packet::{ETHERTYPE_ARP, Front, Packet};
+use crate::wire::MIN_MTU_V6;
 
 /// Largest IPv4 packet.
 const MAX_IPV4_LEN: u32 = 0xffff;
@@ -45,6 +47,8 @@ pub enum FromPod<'t> {
     ArpReply(Arp),
     /// Answer the neighbour solicitation for this address.
     NdReply(Addr),
+    /// It is too large for the way to another node: tell the pod.
+    TooBig(TooBig),
     /// It is of no use beyond the link.
     Ignore,
     /// Not allowed, or broken.
@@ -100,13 +104,14 @@ fn ip_packet<'t, T: Tables>(
     if is_group(&ip.dst) {
         return FromPod::Ignore;
     }
-    forward(packet, ip, own, tables, config)
+    forward(packet, front, ip, own, tables, config)
 }
 
 /// A packet whose source is right.
 #[inline(always)]
 fn forward<'t, T: Tables>(
     packet: &impl Packet,
+    front: &Front,
     ip: &Ip,
     own: &PodValue,
     tables: &'t T,
@@ -124,14 +129,15 @@ fn forward<'t, T: Tables>(
     match (pod, far) {
         (Some(_), _) if has_ended(ip) => FromPod::ToHost(HostTask::Help),
         (Some(pod), _) => FromPod::Deliver { pod, opens },
-        (None, Some(route)) if needs_the_host(packet, ip, route, config) => {
-            FromPod::ToHost(HostTask::Help)
-        }
-        (None, Some(route)) => FromPod::Encapsulate {
-            route,
-            config,
-            ecn: ip.ecn,
-            opens,
+        (None, Some(route)) if needs_the_host(packet, ip, route) => FromPod::ToHost(HostTask::Help),
+        (None, Some(route)) => match too_large(packet, front, ip, route, config) {
+            Some(verdict) => verdict,
+            None => FromPod::Encapsulate {
+                route,
+                config,
+                ecn: ip.ecn,
+                opens,
+            },
         },
         (None, None) if is_to_tunnel_port(packet, ip, config) => {
             FromPod::Drop(DropReason::TunnelPort)
@@ -142,11 +148,44 @@ fn forward<'t, T: Tables>(
 
 /// The host's stack routes this packet to the overlay device or answers with the right ICMP error.
 #[inline(always)]
-fn needs_the_host(packet: &impl Packet, ip: &Ip, route: &RouteValue, config: &Config) -> bool {
+fn needs_the_host(packet: &impl Packet, ip: &Ip, route: &RouteValue) -> bool {
     let outer_len = packet.len() - ip.l3 + u32::from(crate::wire::OVERHEAD_V4);
     has_ended(ip)
         || route.flags & route_flags::UNREACHABLE != 0
         || !route.underlay.is_v4()
-        || ip.wire_len(packet) > u32::from(config.mtu)
         || outer_len > MAX_IPV4_LEN
+}
+
+/// What happens to a packet that does not fit towards its destination; none if it fits.
+///
+/// The host's stack fragments IPv4, and around IPv6 what leaves the overlay device: an IPv6 link carries
+/// 1280 bytes, whatever is below it (RFC 8200, section 5).
+#[inline(always)]
+fn too_large<'t>(
+    packet: &impl Packet,
+    front: &Front,
+    ip: &Ip,
+    route: &RouteValue,
+    config: &Config,
+) -> Option<FromPod<'t>> {
+    let len = ip.wire_len(packet);
+    if len <= u32::from(route.mtu) {
+        return None;
+    }
+    let is_v6 = front.is_v6();
+    let (mtu, source) = if is_v6 && route.mtu < MIN_MTU_V6 {
+        (MIN_MTU_V6, config.overlay_v6)
+    } else if is_v6 {
+        (route.mtu, config.overlay_v6)
+    } else {
+        (route.mtu, config.overlay_v4)
+    };
+    Some(if len <= u32::from(mtu) || ip.may_be_fragmented(front) {
+        FromPod::ToHost(HostTask::Help)
+    } else if ip.is_later_fragment || icmp::is_error(packet, ip) {
+        // RFC 1122, section 3.2.2; RFC 4443, section 2.4 (e). Groups have been seen to before.
+        FromPod::Drop(DropReason::TooBigUnanswered)
+    } else {
+        FromPod::TooBig(TooBig { source, mtu })
+    })
 }

@@ -159,6 +159,14 @@ impl Ip {
         Ok(self)
     }
 
+    /// Whether a router may fragment the packet: IPv4 without DF (RFC 791).
+    #[inline(always)]
+    #[must_use]
+    pub fn may_be_fragmented(&self, front: &Front) -> bool {
+        const DF: u8 = 0x40;
+        !front.is_v6() && front.l3[6] & DF == 0
+    }
+
     /// Destination port if this is UDP and the header is here.
     #[inline(always)]
     pub fn udp_dst_port(&self, packet: &impl Packet) -> Option<u16> {

@@ -10,6 +10,7 @@ pub mod arp;
 pub mod checksum;
 pub mod ecn;
 pub mod encap;
+pub mod icmp;
 pub mod ip;
 pub mod nd;
 pub mod outer;

@@ -100,10 +100,11 @@ fn ipv4(ip: &IpCase) -> Vec<u8> {
     let l4 = l4(ip);
     let header = 20 + 4 * usize::from(ip.options);
     let fragment: u16 = match ip.fragment {
-        Fragment::Whole => 0x4000,
+        Fragment::Whole => 0,
         Fragment::First | Fragment::Tiny => 0x2000,
         Fragment::Later => 0x0003,
     };
+    let fragment = fragment | if ip.df { 0x4000 } else { 0 };
     let mut bytes = vec![0x45 + ip.options, ip.ecn];
     bytes.extend(told_length(ip, header + l4.len()));
     bytes.extend([0, 7]);
@@ -165,6 +166,7 @@ fn l4(ip: &IpCase) -> Vec<u8> {
         L4::Icmp6 { kind, code, target } => {
             [&[kind, code, 0, 0, 0, 0, 0, 0][..], &target.bytes].concat()
         }
+        L4::Icmp4 { kind } => vec![kind, 0, 0, 0, 0, 0, 0, 0],
         L4::Other => vec![0; 8],
     };
     if ip.fragment == Fragment::Tiny {
@@ -180,6 +182,7 @@ pub(crate) fn protocol(l4: L4) -> u8 {
         L4::Udp { .. } => 17,
         L4::Tcp { .. } => 6,
         L4::Icmp6 { .. } => 58,
+        L4::Icmp4 { .. } => 1,
         L4::Other => 132,
     }
 }

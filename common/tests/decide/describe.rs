@@ -7,7 +7,7 @@ use oxlan_common::maps::{
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
-use crate::world::{MTU, OWN_VTEP, PORT, World};
+use crate::world::{MTU, NARROW, OWN_VTEP, PORT, World};
 
 /// An IP packet.
 #[derive(Clone, Debug)]
@@ -17,6 +17,8 @@ pub(crate) struct IpCase {
     pub(crate) ttl: u8,
     pub(crate) ecn: u8,
     pub(crate) fragment: Fragment,
+    /// IPv4's "do not fragment".
+    pub(crate) df: bool,
     /// IPv6 extension headers before the fragment header and the layer above, by number.
     pub(crate) extensions: Vec<u8>,
     /// IPv4 options, in words of four bytes.
@@ -42,6 +44,7 @@ pub(crate) enum L4 {
     Udp { dst_port: u16 },
     Tcp { header_words: u8 },
     Icmp6 { kind: u8, code: u8, target: Addr },
+    Icmp4 { kind: u8 },
     Other,
 }
 
@@ -136,7 +139,7 @@ fn l4(is_v4: bool) -> BoxedStrategy<L4> {
     } else {
         v6_addresses()
     });
-    let kind = select(vec![128_u8, 133, 134, 135, 135, 136, 143]);
+    let kind = select(vec![2_u8, 128, 133, 134, 135, 135, 136, 143]);
     let icmp = (kind, weighted(0, vec![1]), target).prop_map(|(kind, code, target)| L4::Icmp6 {
         kind,
         code,
@@ -146,6 +149,7 @@ fn l4(is_v4: bool) -> BoxedStrategy<L4> {
         3 => select(vec![53, PORT]).prop_map(|dst_port| L4::Udp { dst_port }),
         2 => (5_u8..=15).prop_map(|header_words| L4::Tcp { header_words }),
         2 => icmp,
+        1 => select(vec![0_u8, 3, 4, 5, 8, 11, 12, 13]).prop_map(|kind| L4::Icmp4 { kind }),
         1 => Just(L4::Other),
     ]
     .boxed()
@@ -163,12 +167,12 @@ fn ip_case(usual: [[Addr; 2]; 2]) -> impl Strategy<Value = IpCase> {
             .map(|usual| prop_oneof![1 => Just(usual), 1 => select(addresses.clone())]);
         let fragments = vec![Fragment::First, Fragment::Tiny, Fragment::Later];
         let extensions = proptest::collection::vec(select(vec![0_u8, 43, 51, 60]), 0..8);
-        let payload = prop_oneof![3 => 0_usize..60, 1 => 1300_usize..1500];
+        let payload = prop_oneof![3 => 0_usize..60, 1 => 1150_usize..1500];
         (
             (src, dst),
             weighted(64, vec![0_u8, 1, 2, 255]),
             0_u8..4,
-            weighted(Fragment::Whole, fragments),
+            (weighted(Fragment::Whole, fragments), any::<bool>()),
             prop_oneof![3 => Just(vec![]), 1 => extensions],
             weighted(0_u8, vec![1, 10]),
             l4(is_v4),
@@ -176,17 +180,20 @@ fn ip_case(usual: [[Addr; 2]; 2]) -> impl Strategy<Value = IpCase> {
             weighted(0_i16, vec![-2000, -1, 1, 100]),
         )
             .prop_map(
-                |((src, dst), ttl, ecn, fragment, extensions, options, l4, payload, lie)| IpCase {
-                    src,
-                    dst,
-                    ttl,
-                    ecn,
-                    fragment,
-                    extensions,
-                    options,
-                    l4,
-                    payload,
-                    lie,
+                |((src, dst), ttl, ecn, (fragment, df), extensions, options, l4, payload, lie)| {
+                    IpCase {
+                        src,
+                        dst,
+                        ttl,
+                        ecn,
+                        fragment,
+                        df,
+                        extensions,
+                        options,
+                        l4,
+                        payload,
+                        lie,
+                    }
                 },
             )
     })
@@ -218,7 +225,10 @@ pub(crate) fn from_pod_case() -> impl Strategy<Value = FromPodCase> {
         weighted(101_u32, vec![102]),
         weighted(mac(2), vec![mac(3)]),
         frame(usual),
-        weighted(0_u32, vec![100, 1402, 1403, 1410, 1411, 1422, 1423]),
+        weighted(
+            0_u32,
+            vec![100, 1202, 1203, 1230, 1402, 1403, 1410, 1411, 1422, 1423],
+        ),
         weighted(false, vec![true]),
     )
         .prop_map(|(ifindex, mac, frame, gso_size, is_tagged)| FromPodCase {
@@ -346,7 +356,7 @@ fn all_routes() -> Vec<(RouteKey, RouteValue)> {
             vni: 1,
             mac: mac(node),
             flags,
-            mtu: MTU,
+            mtu: if node == 3 { NARROW } else { MTU },
             pad: [0; 2],
         };
         (RouteKey { prefix, prefix_len }, value)
@@ -373,6 +383,8 @@ fn config(abi: u32) -> Config {
         overlay: 104,
         underlay_v4: underlay(1),
         underlay_v6: Addr::UNSPECIFIED,
+        overlay_v4: v4(10, 244, 1, 0),
+        overlay_v6: v6("fd00:1::"),
         vtep_mac: OWN_VTEP,
         dscp: 0,
         pad: 0,

@@ -39,6 +39,7 @@ fn decide_from_pod(case: &FromPodCase, world: &World) -> Outcome {
         FromPod::ToHost(_) => Outcome::Host,
         FromPod::ArpReply(arp) => Outcome::Answer(arp.target),
         FromPod::NdReply(target) => Outcome::Answer(target),
+        FromPod::TooBig(answer) => Outcome::TooBig(answer.source, answer.mtu),
         FromPod::Ignore => Outcome::Ignored,
         FromPod::Drop(reason) => Outcome::Dropped(reason),
     }

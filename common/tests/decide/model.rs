@@ -6,7 +6,7 @@ use oxlan_common::maps::{MAP_ABI, PodValue, RouteValue, pod_flags, route_flags};
 
 use crate::bytes::{ip_len, number, told};
 use crate::describe::{Fragment, Frame, FromPodCase, IpCase, L4, TunnelCase, underlay};
-use crate::world::{MTU, OWN_VTEP, Outcome, PORT, World};
+use crate::world::{OWN_VTEP, Outcome, PORT, World};
 
 pub(crate) fn from_pod(case: &FromPodCase, world: &World) -> Outcome {
     if !is_configured(world) {
@@ -48,7 +48,7 @@ fn ip_from_pod(case: &FromPodCase, ip: &IpCase, world: &World) -> Outcome {
     let has_header = ip.fragment != Fragment::Later;
     let icmp = match ip.l4 {
         L4::Icmp6 { kind, code, target } => has_header.then_some((kind, code, target)),
-        L4::Udp { .. } | L4::Tcp { .. } | L4::Other => None,
+        L4::Udp { .. } | L4::Tcp { .. } | L4::Icmp4 { .. } | L4::Other => None,
     };
     if let Some((134, _, _)) = icmp {
         return Outcome::Dropped(RouterAdvertisement);
@@ -87,14 +87,35 @@ fn ip_from_pod(case: &FromPodCase, ip: &IpCase, world: &World) -> Outcome {
                 return Outcome::Translated;
             }
             let is_reachable = route.flags & route_flags::UNREACHABLE == 0;
-            if is_last_hop || !is_reachable || segment_len(ip, case.gso_size) > usize::from(MTU) {
+            if is_last_hop || !is_reachable {
                 Outcome::Host
             } else {
-                Outcome::Vtep(route.underlay, ip.ecn)
+                sized(case, ip, &route)
             }
         }
         _ if is_to_tunnel_port(ip) => Outcome::Dropped(TunnelPort),
         _ => Outcome::Host,
+    }
+}
+
+/// A packet that may go to another node, if it fits.
+fn sized(case: &FromPodCase, ip: &IpCase, route: &RouteValue) -> Outcome {
+    let (len, mtu) = (segment_len(ip, case.gso_size), usize::from(route.mtu));
+    let is_v4 = ip.src.is_v4();
+    let (own, told) = if is_v4 {
+        (Addr::from_v4([10, 244, 1, 0]), mtu)
+    } else {
+        let own: std::net::Ipv6Addr = "fd00:1::".parse().unwrap();
+        (Addr::from(own), mtu.max(1280))
+    };
+    if len <= mtu {
+        Outcome::Vtep(route.underlay, ip.ecn)
+    } else if len <= told || is_v4 && !ip.df {
+        Outcome::Host
+    } else if is_icmp_error(ip) || ip.fragment == Fragment::Later {
+        Outcome::Dropped(TooBigUnanswered)
+    } else {
+        Outcome::TooBig(own, u16::try_from(told).unwrap())
     }
 }
 
@@ -243,7 +264,25 @@ pub(crate) fn to_overlay(case: &FromPodCase, world: &World) -> Outcome {
 /// All fragments of a pod that has ever had a translated flow go the way of such flows.
 fn is_translated(ip: &IpCase, pod: PodValue, world: &World) -> bool {
     let is_marked = pod.flags & pod_flags::TRANSLATED != 0;
-    is_marked && (ip.fragment != Fragment::Whole || world.translates)
+    is_marked && (ip.fragment != Fragment::Whole || world.translates && !quotes_too_little(ip))
+}
+
+fn is_icmp_error(ip: &IpCase) -> bool {
+    match ip.l4 {
+        L4::Icmp4 { kind } => [3, 4, 5, 11, 12].contains(&kind),
+        L4::Icmp6 { kind, .. } => kind < 128,
+        L4::Udp { .. } | L4::Tcp { .. } | L4::Other => false,
+    }
+}
+
+/// Whether this is an ICMP error without the addresses of the packet that it is about.
+fn quotes_too_little(ip: &IpCase) -> bool {
+    // The description's target is the start of what an ICMPv6 error quotes.
+    let (quoted, needed) = match ip.l4 {
+        L4::Icmp6 { .. } => (16 + ip.payload, 40),
+        L4::Icmp4 { .. } | L4::Udp { .. } | L4::Tcp { .. } | L4::Other => (ip.payload, 20),
+    };
+    is_icmp_error(ip) && quoted < needed
 }
 
 fn is_configured(world: &World) -> bool {
@@ -317,7 +356,7 @@ fn defect(ip: &IpCase, gso_size: u32) -> Option<DropReason> {
     } else {
         16 * ip.extensions.len() + 8 * fragment_headers
     };
-    let has_ports = ip.l4 != L4::Other;
+    let has_ports = !matches!(ip.l4, L4::Other | L4::Icmp4 { .. });
     if is_first && has_ports && told < header + extensions + 8 {
         return Some(Malformed);
     }
@@ -339,7 +378,7 @@ fn segment_len(ip: &IpCase, gso_size: u32) -> usize {
         // A header that is not there counts as the smallest.
         L4::Tcp { .. } if ip.fragment == Fragment::Tiny => 20,
         L4::Tcp { header_words } => 4 * usize::from(header_words),
-        L4::Udp { .. } | L4::Icmp6 { .. } | L4::Other => 8,
+        L4::Udp { .. } | L4::Icmp4 { .. } | L4::Icmp6 { .. } | L4::Other => 8,
     };
     ip_header + l4_header + usize::try_from(gso_size).unwrap()
 }

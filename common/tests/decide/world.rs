@@ -17,6 +17,7 @@ pub(crate) enum Outcome {
     Overlay,
     Aggregate,
     Answer(Addr),
+    TooBig(Addr, u16),
     Ignored,
     Dropped(DropReason),
 }
@@ -35,6 +36,8 @@ pub(crate) struct World {
 
 pub(crate) const OWN_VTEP: Mac = Mac::new([0x0e, 0, 10, 9, 0, 1]);
 pub(crate) const MTU: u16 = 1450;
+/// The largest packet to node 3: less than IPv6 needs.
+pub(crate) const NARROW: u16 = 1250;
 pub(crate) const PORT: u16 = 8472;
 
 impl Tables for World {

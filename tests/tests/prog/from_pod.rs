@@ -208,12 +208,8 @@ fn what_the_host_has_to_do() {
             ttl: 1,
             ..ip.clone()
         };
-        let too_long = fill(usize::from(MTU) + 1);
         world.check_all(&[
             case("a packet that ends here", &last_hop, &payload),
-            case("a packet larger than the MTU", &ip, &too_long),
-            case("an aggregate of too large ones", &ip, &fill(3000))
-                .gso(u32::from(MTU) - u32::try_from(header).unwrap() - 7),
             case(
                 "a node that cannot be reached",
                 &to(if v6 { "fd00:3::9" } else { "10.244.3.9" }),

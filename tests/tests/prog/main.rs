@@ -16,6 +16,7 @@ mod neighbours;
 mod objects;
 mod refused;
 mod to_overlay;
+mod too_big;
 mod tunnel;
 mod watch;
 mod world;

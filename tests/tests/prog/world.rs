@@ -223,6 +223,8 @@ pub(crate) fn config() -> Config {
         overlay: OVERLAY,
         underlay_v4: addr("10.9.0.1"),
         underlay_v6: Addr::UNSPECIFIED,
+        overlay_v4: addr("10.244.1.0"),
+        overlay_v6: addr("fd00:1::"),
         vtep_mac: VTEP[1],
         dscp: 0,
         pad: 0,
