@@ -44,8 +44,11 @@ pub struct Status {
     /// Where this node takes VXLAN: one or two, at most one per family, IPv4 first.
     #[serde(default)]
     pub vteps: Vec<VtepRow>,
-    /// The device on the underlay.
+    /// The device on the underlay; the first one if there are several.
     pub uplink: Device,
+    /// All devices on the underlay.
+    #[serde(default)]
+    pub uplinks: Vec<Device>,
     /// The overlay device.
     pub overlay: Device,
     /// Own VTEP MAC, as `0e:00:c0:a8:32:01`.

@@ -48,7 +48,7 @@ fn render(status: &Status) -> String {
         ("Cluster", cluster),
         ("Pods", pods),
         ("Underlay", output::joined(&underlay, ", ")),
-        ("Uplink", device(&status.uplink)),
+        ("Uplink", uplinks(status)),
         (
             "Overlay",
             format!("{}, VTEP {}", device(&status.overlay), status.vtep_mac),
@@ -100,6 +100,13 @@ fn health(health: &Health) -> String {
         Health::Ready => "ready".into(),
         Health::Unavailable(reason) => format!("no pods can be attached: {reason}"),
         Health::Limited(reason) => format!("pods may be cut off: {reason}"),
+    }
+}
+
+fn uplinks(status: &Status) -> String {
+    match status.uplinks.as_slice() {
+        [] => device(&status.uplink),
+        all => all.iter().map(device).collect::<Vec<_>>().join("; "),
     }
 }
 

@@ -8,7 +8,7 @@ use oxlan_common::addr::Mac;
 use rtnetlink::packet_route::RouteNetlinkMessage as Message;
 use rtnetlink::packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVxlan, LinkAttribute,
-    LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+    LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
 };
 
 use super::rtnl::{Batch, Rtnl, RtnlError};
@@ -30,6 +30,10 @@ pub struct Device {
     pub arp: bool,
     /// Whether IPv6 gives it a link-local address by itself.
     pub makes_address: bool,
+    /// Whether its packets have an Ethernet header.
+    pub ethernet: bool,
+    /// Whether it carries no packets to other machines: the loopback, or a dummy that holds an address.
+    pub nowhere: bool,
     /// What it is, if it is a VXLAN device.
     pub vxlan: Option<Vxlan>,
 }
@@ -178,6 +182,8 @@ fn device(message: &Message) -> Option<Device> {
         up: link.header.flags.contains(LinkFlags::Up),
         arp: !link.header.flags.contains(LinkFlags::Noarp),
         makes_address: false,
+        ethernet: link.header.link_layer_type == LinkLayerType::Ether,
+        nowhere: link.header.flags.contains(LinkFlags::Loopback),
         vxlan: None,
     };
     for attribute in &link.attributes {
@@ -190,7 +196,10 @@ fn device(message: &Message) -> Option<Device> {
             LinkAttribute::AfSpecUnspec(families) => {
                 device.makes_address = families.iter().any(makes_address);
             }
-            LinkAttribute::LinkInfo(infos) => device.vxlan = infos.iter().find_map(vxlan),
+            LinkAttribute::LinkInfo(infos) => {
+                device.vxlan = infos.iter().find_map(vxlan);
+                device.nowhere |= infos.contains(&LinkInfo::Kind(InfoKind::Dummy));
+            }
             _ => {}
         }
     }

@@ -55,6 +55,15 @@ pub enum Way {
         /// Preferred source address.
         source: Option<IpAddr>,
     },
+    /// Somebody on this device passes it on, or is the destination.
+    Gateway {
+        /// Index of the device.
+        ifindex: u32,
+        /// Who receives it there.
+        gateway: IpAddr,
+        /// Preferred source address.
+        source: Option<IpAddr>,
+    },
     /// The sender is told that there is no such host.
     Unreachable,
 }
@@ -196,14 +205,29 @@ fn route_message(route: &Route) -> RouteMessage {
             message.header.kind = RouteType::Unicast;
             message.header.scope = RouteScope::Link;
             message.attributes.push(RouteAttribute::Oif(ifindex));
-            let source = source.map(messages::route_address);
-            message
-                .attributes
-                .extend(source.map(RouteAttribute::PrefSource));
+            prefer(&mut message, source);
+        }
+        Way::Gateway {
+            ifindex,
+            gateway,
+            source,
+        } => {
+            message.header.kind = RouteType::Unicast;
+            let gateway = messages::route_address(gateway);
+            message.attributes.push(RouteAttribute::Gateway(gateway));
+            message.attributes.push(RouteAttribute::Oif(ifindex));
+            prefer(&mut message, source);
         }
         Way::Unreachable => message.header.kind = RouteType::Unreachable,
     }
     message
+}
+
+fn prefer(message: &mut RouteMessage, source: Option<IpAddr>) {
+    let source = source.map(messages::route_address);
+    message
+        .attributes
+        .extend(source.map(RouteAttribute::PrefSource));
 }
 
 fn address(message: &Message) -> Option<Address> {
@@ -235,21 +259,27 @@ pub(super) fn route(message: &Message) -> Option<Route> {
     if header.protocol != RouteProtocol::from(ROUTE_PROTOCOL) {
         return None;
     }
-    let (mut ifindex, mut source, mut metric) = (None, None, 0);
+    let (mut ifindex, mut gateway, mut source, mut metric) = (None, None, None, 0);
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Oif(index) => ifindex = Some(*index),
+            RouteAttribute::Gateway(address) => gateway = ip(address),
             RouteAttribute::PrefSource(address) => source = ip(address),
             RouteAttribute::Priority(priority) => metric = *priority,
             _ => {}
         }
     }
-    let way = match header.kind {
-        RouteType::Unicast => Way::Device {
+    let way = match (header.kind, gateway) {
+        (RouteType::Unicast, None) => Way::Device {
             ifindex: ifindex?,
             source,
         },
-        RouteType::Unreachable => Way::Unreachable,
+        (RouteType::Unicast, Some(gateway)) => Way::Gateway {
+            ifindex: ifindex?,
+            gateway,
+            source,
+        },
+        (RouteType::Unreachable, _) => Way::Unreachable,
         _ => return None,
     };
     let destination = destination(message)?;

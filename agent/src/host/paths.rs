@@ -8,29 +8,63 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use rtnetlink::packet_route::RouteNetlinkMessage as Message;
 use rtnetlink::packet_route::link::LinkAttribute;
 use rtnetlink::packet_route::route::{
-    RouteAttribute, RouteMessage, RouteMetric, RouteType, RouteVia,
+    RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteNextHop, RouteNextHopFlags,
+    RouteProtocol, RouteType, RouteVia,
 };
 
-use super::layer3::ip;
+use super::layer3::{ROUTE_PROTOCOL, destination, ip};
 use super::messages;
 use super::rtnl::{Rtnl, RtnlError};
 use super::sysctl;
 
 /// The first step on the way to another node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NextHop {
     /// The device.
     pub ifindex: u32,
     /// Who receives it there: a gateway, or the node itself.
     pub address: IpAddr,
-    /// Largest packet that fits on the way, bytes: the device's MTU, or less by the route's metric
-    /// or by path MTU discovery (RFC 1191, RFC 8201). None when the device has just gone.
+}
+
+/// A next hop that takes a part of the traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Share {
+    /// The next hop.
+    pub hop: NextHop,
+    /// Its part, in relation to those of the others: 1 to 256.
+    pub weight: u16,
+}
+
+/// The way to a destination, as the kernel's routes have it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Path {
+    /// The next hop; the first one if there are several.
+    pub hop: NextHop,
+    /// All next hops if there are several (equal-cost multipath), else nothing.
+    pub shares: Vec<Share>,
+    /// Largest packet that fits on the way, bytes: the least MTU of the devices, or less by the
+    /// route's metric or by path MTU discovery (RFC 1191, RFC 8201). None when a device has just gone.
     pub mtu: Option<u32>,
     /// For how long the kernel believes in what path MTU discovery has found, if that is where `mtu` is from.
     pub expires: Option<Duration>,
+}
+
+impl Path {
+    /// Every next hop, once.
+    pub fn hops(&self) -> impl Iterator<Item = NextHop> {
+        let only = self.shares.is_empty().then_some(self.hop);
+        only.into_iter().chain(self.shares.iter().map(|s| s.hop))
+    }
+
+    /// Whether `destination` itself is the next hop, whichever way a packet takes.
+    #[must_use]
+    pub fn is_on_link(&self, destination: IpAddr) -> bool {
+        self.hops().all(|hop| hop.address == destination)
+    }
 }
 
 /// Ticks per second in what the kernel tells user space (include/asm-generic/param.h, `USER_HZ`).
@@ -39,49 +73,184 @@ const USER_HZ: u64 = 100;
 /// Requests in flight: their answers must fit into the socket's receive buffer.
 const AT_ONCE: usize = 64;
 
-/// The next hop from `source` to each of `destinations`, in the same order; none without a route.
+/// The way from `source` to each of `destinations`, in the same order; none without a route.
 ///
 /// # Errors
 /// When the kernel cannot be asked.
-pub fn next_hops(
+pub fn to_addresses(
     rtnl: &mut Rtnl,
     source: IpAddr,
     destinations: &[IpAddr],
-) -> Result<Vec<Option<NextHop>>, RtnlError> {
-    let mut found = Vec::with_capacity(destinations.len());
-    for some in destinations.chunks(AT_ONCE) {
-        let questions = some.iter().map(|d| question(source, *d)).collect();
-        let answers = rtnl.ask_each(questions)?;
-        let hops = some.iter().zip(answers);
-        found.extend(hops.map(|(to, answer)| answer.and_then(|message| next_hop(&message, *to))));
+) -> Result<Vec<Option<Path>>, RtnlError> {
+    let asked: Vec<_> = destinations.iter().map(|d| (Some(source), *d)).collect();
+    let answers = ask(rtnl, &asked)?;
+    let answers = destinations.iter().zip(answers);
+    let paths = answers.map(|(to, answer)| path(&answer?, *to)).collect();
+    with_device_mtus(rtnl, paths)
+}
+
+/// The way from `source` to each of these prefixes by somebody else's route that covers it: a
+/// routing daemon's or an administrator's. Default routes do not count, for what is behind them
+/// need not know pods.
+///
+/// # Errors
+/// When the kernel cannot be asked.
+pub fn to_prefixes(
+    rtnl: &mut Rtnl,
+    source: impl Fn(&IpNet) -> Option<IpAddr>,
+    prefixes: &[IpNet],
+) -> Result<Vec<Option<Path>>, RtnlError> {
+    let asked: Vec<_> = prefixes.iter().map(|p| (source(p), p.network())).collect();
+    let answers = ask(rtnl, &asked)?;
+    let answers = prefixes.iter().zip(answers);
+    let paths = answers.map(|(prefix, answer)| foreign_path(&answer?, prefix));
+    let paths = paths.collect();
+    with_device_mtus(rtnl, paths)
+}
+
+fn foreign_path(answer: &Answer, prefix: &IpNet) -> Option<Path> {
+    let route = answer.route.as_ref()?;
+    let ours = route.header.protocol == RouteProtocol::from(ROUTE_PROTOCOL);
+    let to = destination(route)?;
+    if ours || to.prefix_len() == 0 || !to.contains(prefix) {
+        return None;
     }
-    let devices = device_mtus(rtnl, source, &found)?;
-    for hop in found.iter_mut().flatten() {
-        let device = devices.get(&hop.ifindex).copied();
-        hop.mtu = device.map(|device| hop.mtu.map_or(device, |route| route.min(device)));
+    let first = prefix.network();
+    let path = path(answer, first)?;
+    // Without a gateway every pod would have to be a neighbour of its own.
+    let through = path.hops().all(|hop| hop.address != first);
+    through.then_some(path)
+}
+
+/// What the kernel says about a destination.
+struct Answer {
+    /// What a packet would do: this knows redirects, and all forms of next hops.
+    chosen: RouteMessage,
+    /// The route that it would take: only this knows all next hops.
+    route: Option<RouteMessage>,
+}
+
+/// Asks about packets with these source and destination addresses; none where they go nowhere.
+fn ask(
+    rtnl: &mut Rtnl,
+    addresses: &[(Option<IpAddr>, IpAddr)],
+) -> Result<Vec<Option<Answer>>, RtnlError> {
+    let mut found = Vec::with_capacity(addresses.len());
+    for some in addresses.chunks(AT_ONCE) {
+        let question = |flags| move |(from, to): &_| question(*from, *to, flags);
+        let chosen = some.iter().map(question(RouteFlags::empty())).collect();
+        let chosen = rtnl.ask_each(chosen)?.into_iter().map(route);
+        let routes = some.iter().map(question(RouteFlags::FibMatch)).collect();
+        let routes = rtnl.ask_each(routes)?.into_iter().map(route);
+        found.extend(chosen.zip(routes).map(|(chosen, route)| {
+            let chosen = chosen.filter(|c| c.header.kind == RouteType::Unicast)?;
+            Some(Answer { chosen, route })
+        }));
     }
     Ok(found)
 }
 
-/// MTU of each device that a next hop is on, for packets of the family of `source`.
+fn route(answer: Option<Message>) -> Option<RouteMessage> {
+    match answer? {
+        Message::NewRoute(route) => Some(route),
+        _ => None,
+    }
+}
+
+fn question(source: Option<IpAddr>, destination: IpAddr, flags: RouteFlags) -> Message {
+    let mut message = RouteMessage::default();
+    message.header.address_family = messages::family(destination);
+    message.header.destination_prefix_length = messages::host_prefix(destination);
+    message.header.flags = flags;
+    let destination = messages::route_address(destination);
+    message.attributes = vec![RouteAttribute::Destination(destination)];
+    if let Some(source) = source {
+        message.header.source_prefix_length = messages::host_prefix(source);
+        let source = RouteAttribute::Source(messages::route_address(source));
+        message.attributes.push(source);
+    }
+    Message::GetRoute(message)
+}
+
+fn path(answer: &Answer, destination: IpAddr) -> Option<Path> {
+    let shares = answer.route.as_ref().map(|r| usable(r, destination));
+    let mut shares = shares.unwrap_or_default();
+    let hop = match shares.first() {
+        Some(share) => share.hop,
+        None => next_hop(&answer.chosen, destination)?,
+    };
+    if shares.len() == 1 {
+        shares.clear();
+    }
+    let (mtu, expires) = route_mtu(&answer.chosen);
+    Some(Path {
+        hop,
+        shares,
+        mtu,
+        expires,
+    })
+}
+
+/// What the route allows, be it by its metric or by what path MTU discovery has found, and for how long.
+fn route_mtu(route: &RouteMessage) -> (Option<u32>, Option<Duration>) {
+    let (mut mtu, mut expires) = (None, None);
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Metrics(metrics) => mtu = mtu_in(metrics),
+            RouteAttribute::CacheInfo(info) if info.expires > 0 => {
+                expires = Some(Duration::from_millis(
+                    u64::from(info.expires) * 1000 / USER_HZ,
+                ));
+            }
+            _ => {}
+        }
+    }
+    // A route that a router has advertised expires, too, but that is told by netlink.
+    (mtu, expires.filter(|_| mtu.is_some()))
+}
+
+fn mtu_in(metrics: &[RouteMetric]) -> Option<u32> {
+    metrics.iter().find_map(|metric| match metric {
+        RouteMetric::Mtu(mtu) if *mtu > 0 => Some(*mtu),
+        _ => None,
+    })
+}
+
+/// Limits the MTU of each path by those of its devices.
+fn with_device_mtus(
+    rtnl: &mut Rtnl,
+    mut paths: Vec<Option<Path>>,
+) -> Result<Vec<Option<Path>>, RtnlError> {
+    let hops = paths.iter().flatten().flat_map(Path::hops);
+    let families: BTreeSet<(u32, bool)> = hops.map(|h| (h.ifindex, h.address.is_ipv6())).collect();
+    let devices = device_mtus(rtnl, &families)?;
+    for path in paths.iter_mut().flatten() {
+        let of = |hop: NextHop| devices.get(&(hop.ifindex, hop.address.is_ipv6())).copied();
+        let device = path.hops().map(of).min().flatten();
+        path.mtu = device.map(|device| path.mtu.map_or(device, |route| route.min(device)));
+    }
+    Ok(paths)
+}
+
+/// MTU of each of these devices for packets of IPv6 (true) or IPv4.
 fn device_mtus(
     rtnl: &mut Rtnl,
-    source: IpAddr,
-    hops: &[Option<NextHop>],
-) -> Result<HashMap<u32, u32>, RtnlError> {
-    let devices: BTreeSet<u32> = hops.iter().flatten().map(|hop| hop.ifindex).collect();
-    let devices: Vec<u32> = devices.into_iter().collect();
+    devices: &BTreeSet<(u32, bool)>,
+) -> Result<HashMap<(u32, bool), u32>, RtnlError> {
+    let devices: Vec<_> = devices.iter().copied().collect();
     let mut found = HashMap::new();
     for some in devices.chunks(AT_ONCE) {
-        let questions = some.iter().map(|index| messages::get_link_by_index(*index));
+        let questions = some
+            .iter()
+            .map(|(index, _)| messages::get_link_by_index(*index));
         let answers = rtnl.ask_each(questions.collect())?;
         let mtus = some.iter().zip(answers);
-        found.extend(mtus.filter_map(|(index, answer)| Some((*index, mtu_of(&answer?, source)?))));
+        found.extend(mtus.filter_map(|(of, answer)| Some((*of, mtu_of(&answer?, of.1)?))));
     }
     Ok(found)
 }
 
-fn mtu_of(link: &Message, source: IpAddr) -> Option<u32> {
+fn mtu_of(link: &Message, is_v6: bool) -> Option<u32> {
     let Message::NewLink(link) = link else {
         return None;
     };
@@ -100,106 +269,68 @@ fn mtu_of(link: &Message, source: IpAddr) -> Option<u32> {
             _ => None,
         });
     // A router may have advertised less for IPv6 (RFC 4861, section 4.6.4).
-    let of_ipv6 = name.filter(|_| source.is_ipv6());
+    let of_ipv6 = name.filter(|_| is_v6);
     let of_ipv6 = of_ipv6.and_then(|name| sysctl::read(&format!("net/ipv6/conf/{name}/mtu")));
     let of_ipv6 = of_ipv6.and_then(|mtu| mtu.parse().ok());
     mtu.map(|mtu| of_ipv6.map_or(mtu, |v6: u32| v6.min(mtu)))
 }
 
-fn question(source: IpAddr, destination: IpAddr) -> Message {
-    let mut message = RouteMessage::default();
-    message.header.address_family = messages::family(destination);
-    message.header.destination_prefix_length = messages::host_prefix(destination);
-    message.header.source_prefix_length = messages::host_prefix(source);
-    message.attributes = vec![
-        RouteAttribute::Destination(messages::route_address(destination)),
-        RouteAttribute::Source(messages::route_address(source)),
-    ];
-    Message::GetRoute(message)
+/// The next hops of a multipath route that packets should take.
+///
+/// The kernel goes on sending to a device without a carrier unless it is told otherwise by a
+/// sysctl; here such a next hop only counts while all are like it.
+fn usable(route: &RouteMessage, destination: IpAddr) -> Vec<Share> {
+    let all = route.attributes.iter().find_map(|a| match a {
+        RouteAttribute::MultiPath(hops) => Some(hops.as_slice()),
+        _ => None,
+    });
+    let all = all.unwrap_or_default();
+    let alive = |hop: &&RouteNextHop| !hop.flags.contains(RouteNextHopFlags::Dead);
+    let linked = |hop: &&RouteNextHop| !hop.flags.contains(RouteNextHopFlags::Linkdown);
+    let share = |hop: &RouteNextHop| share(hop, destination);
+    let best: Vec<Share> = all
+        .iter()
+        .filter(alive)
+        .filter(linked)
+        .filter_map(share)
+        .collect();
+    if !best.is_empty() {
+        return best;
+    }
+    all.iter().filter(alive).filter_map(share).collect()
 }
 
-fn next_hop(answer: &Message, destination: IpAddr) -> Option<NextHop> {
-    let Message::NewRoute(route) = answer else {
-        return None;
+fn share(hop: &RouteNextHop, destination: IpAddr) -> Option<Share> {
+    let hop_of = NextHop {
+        ifindex: hop.interface_index,
+        address: gateway(&hop.attributes, destination)?,
     };
-    if route.header.kind != RouteType::Unicast {
-        return None;
-    }
-    let (mut ifindex, mut address) = (None, destination);
-    let (mut mtu, mut expires) = (None, None);
-    for attribute in &route.attributes {
-        match attribute {
-            RouteAttribute::Oif(index) => ifindex = Some(*index),
-            RouteAttribute::Gateway(gateway) => address = ip(gateway)?,
-            RouteAttribute::Via(RouteVia::Inet6(gateway)) => address = (*gateway).into(),
-            RouteAttribute::Metrics(metrics) => mtu = mtu_in(metrics),
-            RouteAttribute::CacheInfo(info) if info.expires > 0 => {
-                expires = Some(Duration::from_millis(
-                    u64::from(info.expires) * 1000 / USER_HZ,
-                ));
-            }
-            _ => {}
-        }
-    }
+    Some(Share {
+        hop: hop_of,
+        weight: u16::from(hop.hops) + 1,
+    })
+}
+
+fn next_hop(route: &RouteMessage, destination: IpAddr) -> Option<NextHop> {
+    let ifindex = route.attributes.iter().find_map(|a| match a {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    });
     Some(NextHop {
         ifindex: ifindex?,
-        address,
-        mtu,
-        // A route that a router has advertised expires, too, but that is told by netlink.
-        expires: expires.filter(|_| mtu.is_some()),
+        address: gateway(&route.attributes, destination)?,
     })
 }
 
-fn mtu_in(metrics: &[RouteMetric]) -> Option<u32> {
-    metrics.iter().find_map(|metric| match metric {
-        RouteMetric::Mtu(mtu) if *mtu > 0 => Some(*mtu),
+/// The gateway, or the destination itself where there is none.
+fn gateway(attributes: &[RouteAttribute], destination: IpAddr) -> Option<IpAddr> {
+    let explicit = attributes.iter().find_map(|a| match a {
+        RouteAttribute::Gateway(gateway) => Some(ip(gateway)),
+        RouteAttribute::Via(RouteVia::Inet6(gateway)) => Some(Some((*gateway).into())),
         _ => None,
-    })
+    });
+    explicit.unwrap_or(Some(destination))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::pods::tests::fixture::{on_a_node, shell};
-
-    /// The MTU of the way to each destination.
-    fn mtus(source: &str, destinations: &[&str]) -> Vec<Option<u32>> {
-        let parse = |text: &&str| text.parse::<IpAddr>().unwrap();
-        let destinations: Vec<_> = destinations.iter().map(parse).collect();
-        let mut rtnl = Rtnl::open().unwrap();
-        let hops = next_hops(&mut rtnl, source.parse().unwrap(), &destinations).unwrap();
-        hops.into_iter()
-            .map(|hop| hop.and_then(|h| h.mtu))
-            .collect()
-    }
-
-    #[test]
-    fn the_mtu_is_the_least_on_the_way() {
-        on_a_node(&[], async || {
-            for command in [
-                "ip link add up0 mtu 1500 type veth peer name p0 && ip link set up0 up && ip link set p0 up",
-                "ip link add up1 mtu 1400 type veth peer name p1 && ip link set up1 up && ip link set p1 up",
-                "ip address add 10.9.0.1/24 dev up0 && ip address add fd09::1/64 dev up0 nodad",
-                "ip route add 10.8.0.0/24 dev up1 && ip -6 route add fd08::/64 dev up1",
-                "ip route add 10.9.0.7 dev up0 mtu 1300 && ip -6 route add fd09::7 dev up0 mtu 1300",
-                "ip route add 10.9.0.9 dev up0 mtu 9000",
-            ] {
-                shell(command);
-            }
-            let ways = ["10.9.0.2", "10.8.0.2", "10.9.0.7", "10.9.0.9", "10.7.0.1"];
-            let found = mtus("10.9.0.1", &ways);
-            assert_eq!(
-                found,
-                [Some(1500), Some(1400), Some(1300), Some(1500), None]
-            );
-            assert_eq!(
-                mtus("fd09::1", &["fd09::2", "fd08::2", "fd09::7"]),
-                [Some(1500), Some(1400), Some(1300)]
-            );
-            // What a router advertises counts for IPv6 alone.
-            shell("echo 1450 > /proc/sys/net/ipv6/conf/up0/mtu");
-            assert_eq!(mtus("fd09::1", &["fd09::2"]), [Some(1450)]);
-            assert_eq!(mtus("10.9.0.1", &["10.9.0.2"]), [Some(1500)]);
-        });
-    }
-}
+mod tests;

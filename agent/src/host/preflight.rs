@@ -246,6 +246,8 @@ mod tests {
             up: true,
             arp: true,
             makes_address: false,
+            ethernet: true,
+            nowhere: false,
             vxlan: Some(Vxlan {
                 port,
                 external: false,

@@ -1,17 +1,10 @@
-//! The areas of a pass: host, nftables, ways to the other nodes, maps, programs. Each compares
-//! what is with what should be, and puts it right.
-
-use std::collections::BTreeSet;
-use std::net::IpAddr;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+//! The areas of a pass: host, nftables, maps, programs. Each compares what is with what should be,
+//! and puts it right.
 
 use super::events::Dirty;
 use super::pass::Reconciler;
 use super::report::Report;
-use crate::cluster::NodeSpec;
 use crate::host::nftables;
-use crate::host::paths::{self, NextHop};
 use crate::reconcile::apply::ApplyError;
 use crate::reconcile::desire::{self, Facts};
 use crate::reconcile::observe::{self, Which};
@@ -19,9 +12,6 @@ use crate::reconcile::{Found, Planned, apply, filters, host, tables};
 
 /// A repair can make room for another one (an address for a route); more rounds never help.
 const ROUNDS: usize = 4;
-
-/// The kernel tells the rest of a time in steps, so it has forgotten only somewhat later.
-const FORGOTTEN: Duration = Duration::from_millis(100);
 
 impl Reconciler {
     /// Devices, addresses, routes, neighbours, sysctls. Returns the host sides that are gone.
@@ -103,58 +93,6 @@ impl Reconciler {
         report.step(&planned, repair, done);
     }
 
-    /// Asks the kernel for the way to each other node that is not known yet; to all, if `anew`
-    /// or when they start from another address.
-    pub(super) fn find_paths(&mut self, own: &NodeSpec, anew: bool, report: &mut Report) {
-        let others = self.cluster.nodes.iter().filter(|n| n.name != own.name);
-        let vteps = others.flat_map(|n| n.pod_cidrs.iter().filter_map(|p| n.vtep(own, p)));
-        let others: BTreeSet<IpAddr> = vteps.map(|v| v.underlay).collect();
-        if self.paths.keys().any(|to| !others.contains(to)) {
-            Arc::make_mut(&mut self.paths).retain(|to, _| others.contains(to));
-        }
-        self.ask_again.retain(|to, _| others.contains(to));
-        let from: Vec<IpAddr> = own.underlay().collect();
-        let anew = anew || self.paths_from != from;
-        let now = Instant::now();
-        let ask: Vec<IpAddr> = others
-            .into_iter()
-            .filter(|to| anew || !self.paths.contains_key(to) || self.is_old(to, now))
-            .collect();
-        if ask.is_empty() {
-            return;
-        }
-        for source in &from {
-            let ask: Vec<IpAddr> = ask
-                .iter()
-                .copied()
-                .filter(|to| to.is_ipv4() == source.is_ipv4())
-                .collect();
-            match paths::next_hops(&mut self.rtnl, *source, &ask) {
-                Ok(hops) => {
-                    self.note_expiry(&ask, &hops, now);
-                    Arc::make_mut(&mut self.paths).extend(ask.into_iter().zip(hops));
-                }
-                Err(error) => return report.failure("ask for the ways to the other nodes", &error),
-            }
-        }
-        self.paths_from = from;
-    }
-
-    /// Whether what is known of the way to another node may not be true any more.
-    fn is_old(&self, to: &IpAddr, now: Instant) -> bool {
-        self.ask_again.get(to).is_some_and(|from| *from <= now)
-    }
-
-    /// What the kernel has learned about a path it forgets after some time, without a message.
-    fn note_expiry(&mut self, asked: &[IpAddr], hops: &[Option<NextHop>], now: Instant) {
-        for (to, hop) in asked.iter().zip(hops) {
-            match hop.and_then(|hop| hop.expires) {
-                Some(expires) => self.ask_again.insert(*to, now + expires + FORGOTTEN),
-                None => self.ask_again.remove(to),
-            };
-        }
-    }
-
     pub(super) fn tables(
         &mut self,
         facts: &Facts<'_>,
@@ -162,7 +100,7 @@ impl Reconciler {
         all: bool,
         report: &mut Report,
     ) {
-        let desired = desire::tables(facts, overlay, &self.paths);
+        let desired = desire::tables(facts, overlay);
         let settled = self.settled.tables.as_ref();
         let which = settled.map_or(Which::ALL, |settled| Which {
             pods: all || settled.pods != desired.pods,

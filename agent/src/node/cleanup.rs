@@ -183,6 +183,8 @@ mod tests {
             up: true,
             arp: true,
             makes_address: false,
+            ethernet: true,
+            nowhere: false,
             vxlan,
         }
     }

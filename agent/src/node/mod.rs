@@ -11,6 +11,7 @@ mod report;
 mod start;
 mod state;
 mod uplink;
+mod ways;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use super::events::Dirty;
 use super::report::Report;
 use super::state::State;
-use super::{NodeError, Options, memory, uplink};
+use super::{NodeError, Options, memory, uplink, ways};
 use crate::api::types::{Device as DeviceRow, Health};
 use crate::cluster::{ClusterConfig, ClusterError, NodeSpec};
 use crate::datapath::Datapath;
@@ -20,12 +20,12 @@ use crate::host::device::{self, Device};
 use crate::host::layer3;
 use crate::host::link::{self, LinkState};
 use crate::host::nftables::Listing;
-use crate::host::paths::NextHop;
 use crate::host::rtnl::Rtnl;
 use crate::host::sysctl::{self, Originals};
 use crate::host::watch::{Interest, SharedInterest};
 use crate::pods::{DesiredPod, NodeFacts, Pods};
 use crate::reconcile::desire::{self, Facts, OVERLAY, Uplink};
+use crate::reconcile::ways::Ways;
 use crate::reconcile::{filters, host, tables};
 
 /// A pod may end while the node is set up; what is really wrong is wrong every time.
@@ -48,15 +48,15 @@ pub(super) struct Reconciler {
     pub(super) untidy: bool,
     /// Why the newest version of the cluster is not in force.
     pub(super) rejected: Option<String>,
-    /// The uplink as it was seen last.
-    pub(super) uplink: Option<Device>,
+    /// The uplinks as they were seen last.
+    pub(super) uplinks: Vec<Device>,
     /// The overlay device as this pass has found it.
     pub(super) overlay: Option<LinkState>,
     /// What the last look at the host has found.
     pub(super) seen: Seen,
-    pub(super) paths: Arc<HashMap<IpAddr, Option<NextHop>>>,
-    /// The own underlay addresses that the paths start from.
-    pub(super) paths_from: Vec<IpAddr>,
+    pub(super) ways: Arc<Ways>,
+    /// What the ways start from.
+    pub(super) ways_from: ways::From,
     /// Other nodes to ask the way to again though it is known, and from when on.
     pub(super) ask_again: HashMap<IpAddr, Instant>,
     /// Whether the MTU of some pod could not be changed.
@@ -68,8 +68,8 @@ pub(super) struct Reconciler {
 /// What a pass that does not look at the host takes from the last one that did.
 #[derive(Default)]
 pub(super) struct Seen {
-    /// Whether the uplink is there.
-    pub(super) uplink: bool,
+    /// Whether the uplinks are there.
+    pub(super) uplinks: bool,
     /// Host sides of pods that are gone.
     pub(super) lost: Vec<String>,
     pub(super) problems: Vec<String>,
@@ -104,11 +104,11 @@ impl Reconciler {
             cluster,
             untidy: true,
             rejected: None,
-            uplink: None,
+            uplinks: Vec::new(),
             overlay: None,
             seen: Seen::default(),
-            paths: Arc::default(),
-            paths_from: Vec::new(),
+            ways: Arc::default(),
+            ways_from: ways::From::default(),
             ask_again: HashMap::new(),
             pods_lag: false,
             settled: Settled::default(),
@@ -191,27 +191,32 @@ impl Reconciler {
             // Every version names the own node, or it is rejected.
             return;
         };
-        if dirty.host {
-            self.seen.uplink = self.find_uplink(own, report);
+        // New ways can have other devices, and routes of the host's own.
+        let host = self.find_ways(own, dirty.paths, report) || dirty.host;
+        if host {
+            self.seen.uplinks = self.find_uplinks(own, report);
         }
-        let uplink = self.uplink.clone();
-        let mtu = uplink
-            .as_ref()
-            .map_or_else(|| self.pods.facts().mtu, |u| desire::pod_mtu(u.mtu, own));
-        self.tell_pods(own, mtu, report);
+        let uplinks = self.uplinks.clone();
+        let mode = cluster.network.mode;
+        let mtu = uplink::mtu(&uplinks);
+        let pod_mtu = mtu.map_or(self.pods.facts().mtu, |m| desire::pod_mtu(m, own, mode));
+        self.tell_pods(own, pod_mtu, report);
         if dirty.host {
             self.drop_ended_pods(report);
         }
         let pods = self.pods.desired();
-        let present = uplink.as_ref().filter(|_| self.seen.uplink);
+        let ways = Arc::clone(&self.ways);
+        let present = uplinks.iter().filter(|_| self.seen.uplinks);
         let facts = Facts {
             cluster: &cluster,
             own,
-            uplink: present.map(|u| self.uplink_facts(u)),
-            mtu,
+            uplinks: present.map(|u| self.uplink_facts(u)).collect(),
+            ways: &ways,
+            mtu: pod_mtu,
+            tunnel_mtu: mtu.map_or(pod_mtu, |m| desire::tunnel_mtu(m, own)),
             pods: &pods,
         };
-        if dirty.host {
+        if host {
             check_addresses(own, &pods, report);
             self.seen.lost = self.host(&facts, report);
             self.seen.problems.clone_from(&report.problems);
@@ -226,27 +231,26 @@ impl Reconciler {
             report.problem(format!("there is no overlay device {OVERLAY}"));
             return;
         };
-        self.find_paths(own, dirty.paths, report);
         self.tables(&facts, overlay.ifindex, dirty.tables, report);
         self.filters(&facts, overlay.ifindex, dirty.filters, first, report);
         self.tell_watch(overlay.ifindex, &pods);
     }
 
-    /// Looks for the uplink; when it is gone, the last one is remembered and false returned.
-    fn find_uplink(&mut self, own: &NodeSpec, report: &mut Report) -> bool {
+    /// Looks for the uplinks; when they are gone, the last ones are remembered and false returned.
+    fn find_uplinks(&mut self, own: &NodeSpec, report: &mut Report) -> bool {
         let found = device::devices(&mut self.rtnl)
             .and_then(|devices| Ok((devices, layer3::addresses(&mut self.rtnl)?)));
         let (devices, addresses) = match found {
             Ok(found) => found,
             Err(error) => {
-                report.failure("look for the uplink", &error);
-                return self.uplink.is_some();
+                report.failure("look for the uplinks", &error);
+                return !self.uplinks.is_empty();
             }
         };
         let name = self.uplink_option.as_deref();
-        match uplink::find(&devices, &addresses, own, name) {
-            Ok(device) => {
-                self.uplink = Some(device.clone());
+        match uplink::find(&devices, &addresses, own, name, &self.ways) {
+            Ok(uplinks) => {
+                self.uplinks = uplinks;
                 true
             }
             Err(error) => {
@@ -264,6 +268,8 @@ impl Reconciler {
         Uplink {
             name: &uplink.name,
             ifindex: uplink.ifindex,
+            mtu: uplink.mtu,
+            ethernet: uplink.ethernet,
             accepts_ra,
         }
     }
@@ -312,7 +318,7 @@ impl Reconciler {
     }
 
     fn tell_watch(&self, overlay: u32, pods: &[DesiredPod]) {
-        let mut peers: Vec<IpAddr> = self.paths.keys().copied().collect();
+        let mut peers: Vec<IpAddr> = self.ways.nodes.keys().copied().collect();
         peers.sort_unstable();
         let devices = pods.iter().map(|p| p.host_ifindex).chain([overlay]);
         let interest = Interest {
@@ -340,9 +346,9 @@ impl Reconciler {
             }
         }
         view.cluster = Arc::clone(&self.cluster);
-        view.paths = Arc::clone(&self.paths);
-        let uplink = self.uplink.as_ref();
-        view.uplink = uplink.map_or_else(DeviceRow::default, |u| row(&u.name, u.ifindex, u.mtu));
+        view.ways = Arc::clone(&self.ways);
+        let uplinks = self.uplinks.iter();
+        view.uplinks = uplinks.map(|u| row(&u.name, u.ifindex, u.mtu)).collect();
         view.overlay = self
             .overlay
             .map_or_else(DeviceRow::default, |o| row(OVERLAY, o.ifindex, o.mtu));

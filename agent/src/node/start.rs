@@ -1,6 +1,5 @@
 //! The agent's start: check everything, then set the node up, then answer requests.
 
-use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Instant;
@@ -22,6 +21,7 @@ use crate::host::watch::{Interest, Watch};
 use crate::host::{device, layer3};
 use crate::pods::{NodeFacts, Pods, RestoreReport};
 use crate::reconcile::desire::{self, OVERLAY};
+use crate::reconcile::ways::Ways;
 
 /// A node that is set up.
 pub(super) struct Started {
@@ -80,8 +80,8 @@ pub(super) async fn start(options: Options) -> Result<Started, NodeError> {
         ready: OnceLock::new(),
         view: RwLock::new(View {
             cluster: Arc::new(cluster),
-            paths: Arc::new(HashMap::new()),
-            uplink: Device::default(),
+            ways: Arc::default(),
+            uplinks: Vec::new(),
             overlay: Device::default(),
             pod_mtu,
             problems: Vec::new(),
@@ -151,8 +151,12 @@ fn check_cluster(
     let addresses = layer3::addresses(&mut rtnl)?;
     let fit = preflight::fit(&own.pod_cidrs, cluster.network.port, OVERLAY, &devices);
     obstacles.extend(fit.into_iter().map(Obstacle::from));
-    match uplink::find(&devices, &addresses, own, options.uplink.as_deref()) {
-        Ok(uplink) => Ok(desire::pod_mtu(uplink.mtu, own)),
+    let name = options.uplink.as_deref();
+    match uplink::find(&devices, &addresses, own, name, &Ways::default()) {
+        Ok(uplinks) => {
+            let mtu = uplink::mtu(&uplinks).unwrap_or(0);
+            Ok(desire::pod_mtu(mtu, own, cluster.network.mode))
+        }
         Err(error) => {
             obstacles.push(error.into());
             Ok(0)

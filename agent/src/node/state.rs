@@ -15,9 +15,9 @@ use crate::api::types::{Device, Health, NodeRow, RouteRow, Status, VtepRow};
 use crate::api::{NodeFault, NodeView};
 use crate::cluster::{ClusterConfig, NodeSpec, Vtep};
 use crate::datapath::{AttachMode, Datapath};
-use crate::host::paths::NextHop;
 use crate::host::preflight;
 use crate::reconcile::tables::prefix_in_words;
+use crate::reconcile::ways::Ways;
 
 /// The agent's state, shared between the reconciler, which writes it, and the API.
 pub(super) struct State {
@@ -38,8 +38,8 @@ pub(super) struct State {
 #[derive(Debug, Clone)]
 pub(super) struct View {
     pub(super) cluster: Arc<ClusterConfig>,
-    pub(super) paths: Arc<HashMap<IpAddr, Option<NextHop>>>,
-    pub(super) uplink: Device,
+    pub(super) ways: Arc<Ways>,
+    pub(super) uplinks: Vec<Device>,
     pub(super) overlay: Device,
     pub(super) pod_mtu: u16,
     pub(super) problems: Vec<String>,
@@ -69,7 +69,8 @@ impl NodeView for State {
             notes: view.cluster.remarks.notes.clone(),
             underlay: own.and_then(|n| n.underlay().next()),
             vteps: own.map(vtep_rows).unwrap_or_default(),
-            uplink: view.uplink,
+            uplink: view.uplinks.first().cloned().unwrap_or_default(),
+            uplinks: view.uplinks,
             overlay: view.overlay,
             vtep_mac: own.map_or_else(String::new, |n| n.vtep_mac().to_string()),
             network: network.pod_cidrs.clone(),
@@ -97,7 +98,7 @@ impl NodeView for State {
     fn nodes(&self) -> Vec<NodeRow> {
         let view = self.view();
         let own = view.cluster.node(&self.node);
-        let has_path = |to: IpAddr| view.paths.get(&to).is_some_and(Option::is_some);
+        let has_path = |to: IpAddr| view.ways.to_node(to).is_some();
         let reachable = |n: &NodeSpec| {
             let vtep = |pods| own.and_then(|own| n.vtep(own, pods));
             let mut vteps = n.pod_cidrs.iter().map(vtep);

@@ -107,6 +107,15 @@ fn route(rtnl: &mut Rtnl, to: IpNet, metric: u32, via: &Via) -> Result<Route, Ap
             ifindex: ifindex(rtnl, name)?,
             source: *source,
         },
+        Via::Gateway {
+            name,
+            gateway,
+            source,
+        } => Way::Gateway {
+            ifindex: ifindex(rtnl, name)?,
+            gateway: *gateway,
+            source: *source,
+        },
         Via::Unreachable => Way::Unreachable,
     };
     Ok(Route {

@@ -1,6 +1,6 @@
 //! What should be, from the cluster, the node and its pods.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bytemuck::Zeroable;
@@ -15,9 +15,9 @@ use oxlan_common::wire::{MIN_MTU_V6, OVERHEAD_V4, OVERHEAD_V6};
 use super::filters::Filter;
 use super::host::{Desired as Host, Overlay, PodDevice, Sysctl, Via};
 use super::tables::Desired as Tables;
-use crate::cluster::{ClusterConfig, NodeSpec};
+use super::ways::{Way, Ways};
+use crate::cluster::{ClusterConfig, Mode, NodeSpec};
 use crate::datapath::Program;
-use crate::host::paths::NextHop;
 use crate::pods::{DesiredPod, POD_PROGRAMS};
 
 /// Name of the overlay device.
@@ -34,31 +34,49 @@ pub struct Facts<'a> {
     pub cluster: &'a ClusterConfig,
     /// The own node in it.
     pub own: &'a NodeSpec,
-    /// The device on the underlay; none while it is gone.
-    pub uplink: Option<Uplink<'a>>,
-    /// MTU of the pods and of the overlay device, bytes.
+    /// The devices on the underlay; none while they are gone.
+    pub uplinks: Vec<Uplink<'a>>,
+    /// What the kernel's routes say about the other nodes.
+    pub ways: &'a Ways,
+    /// MTU of the pods, bytes.
     pub mtu: u16,
+    /// MTU of the overlay device, bytes.
+    pub tunnel_mtu: u16,
     /// The complete pods.
     pub pods: &'a [DesiredPod],
 }
 
-/// The device on the underlay.
+/// A device on the underlay.
 #[derive(Debug, Clone, Copy)]
 pub struct Uplink<'a> {
     /// Its name.
     pub name: &'a str,
     /// Its interface index.
     pub ifindex: u32,
+    /// Its MTU, bytes.
+    pub mtu: u32,
+    /// Whether its packets have an Ethernet header.
+    pub ethernet: bool,
     /// Whether it configured itself by router advertisements before the agent came.
     pub accepts_ra: bool,
 }
 
-/// MTU of the pods for an uplink's: what is left when VXLAN has been put around.
+/// MTU of the pods for an uplink's: all of it where nothing is ever encapsulated, else what is left
+/// when VXLAN has been put around.
+#[must_use]
+pub fn pod_mtu(uplink_mtu: u32, own: &NodeSpec, mode: Mode) -> u16 {
+    match mode {
+        Mode::Direct => u16::try_from(uplink_mtu).unwrap_or(u16::MAX),
+        Mode::Vxlan | Mode::Auto => tunnel_mtu(uplink_mtu, own),
+    }
+}
+
+/// What VXLAN leaves of an uplink's MTU.
 ///
 /// A node with an IPv6 underlay address counts on its larger headers, whoever its peers are: so
 /// the MTU does not change when nodes come and go.
 #[must_use]
-pub fn pod_mtu(uplink_mtu: u32, own: &NodeSpec) -> u16 {
+pub fn tunnel_mtu(uplink_mtu: u32, own: &NodeSpec) -> u16 {
     let overhead = if own.underlay().any(|a| a.is_ipv6()) {
         OVERHEAD_V6
     } else {
@@ -78,7 +96,7 @@ pub fn host(facts: &Facts<'_>) -> Host {
             name: OVERLAY.into(),
             port: facts.cluster.network.port,
             mac: own.vtep_mac(),
-            mtu: facts.mtu.into(),
+            mtu: facts.tunnel_mtu.into(),
         },
         pods: facts.pods.iter().map(pod_device).collect(),
         addresses: own
@@ -101,28 +119,63 @@ fn pod_device(pod: &DesiredPod) -> (String, PodDevice) {
     (pod.host_ifname.clone(), device)
 }
 
-/// One route for each prefix of the whole cluster, so that nodes come and go in the maps alone.
 fn routes(facts: &Facts<'_>) -> BTreeMap<(IpNet, u32), Via> {
     let own = facts.own;
-    let via = |name: &str, to: IpAddr| Via::Device {
-        name: name.to_owned(),
-        source: overlay_address(own, to),
-    };
-    let networks = &facts.cluster.network.pod_cidrs;
-    // A family in which the node has no pods needs no route: nobody here could use it.
-    let networks = networks
-        .iter()
-        .filter(|n| overlay_address(own, n.network()).is_some())
-        .map(|n| ((*n, 0), via(OVERLAY, n.network())));
     let local = own
         .pod_cidrs
         .iter()
         .map(|c| ((*c, UNREACHABLE_METRIC), Via::Unreachable));
     let pods = facts.pods.iter().flat_map(|pod| {
-        let route = |a: &IpAddr| ((IpNet::from(*a), 0), via(&pod.host_ifname, *a));
+        let route = |a: &IpAddr| ((IpNet::from(*a), 0), onto(&pod.host_ifname, own, *a));
         pod.addresses.iter().map(route).collect::<Vec<_>>()
     });
-    networks.chain(local).chain(pods).collect()
+    let all = networks(facts).chain(adjacent(facts)).chain(local);
+    all.chain(pods).collect()
+}
+
+/// One route for each prefix of the whole cluster, so that nodes come and go in the maps alone.
+/// Where nothing is encapsulated, it only keeps what has no better route from leaving the cluster.
+fn networks<'a>(facts: &'a Facts<'_>) -> impl Iterator<Item = ((IpNet, u32), Via)> + 'a {
+    let own = facts.own;
+    let networks = facts.cluster.network.pod_cidrs.iter();
+    // A family in which the node has no pods needs no route: nobody here could use it.
+    let used = networks.filter(|n| overlay_address(own, n.network()).is_some());
+    used.map(|n| match facts.cluster.network.mode {
+        Mode::Vxlan | Mode::Auto => ((*n, 0), onto(OVERLAY, own, n.network())),
+        Mode::Direct => ((*n, UNREACHABLE_METRIC), Via::Unreachable),
+    })
+}
+
+/// Routes for the host itself to nodes on the same link, as Flannel makes them: the kernel then
+/// finds what comes from there in its place (reverse path filter), too. With [`Mode::Direct`]
+/// somebody else makes them.
+fn adjacent<'a>(facts: &'a Facts<'_>) -> impl Iterator<Item = ((IpNet, u32), Via)> + 'a {
+    let automatic = facts.cluster.network.mode == Mode::Auto;
+    let others = facts.others().filter(move |_| automatic);
+    others
+        .flat_map(|node| node.pod_cidrs.iter().map(move |prefix| (node, prefix)))
+        .filter_map(|(node, prefix)| {
+            let Way::Direct(path) = facts.way(node, prefix) else {
+                return None;
+            };
+            let mut uplinks = facts.uplinks.iter();
+            let via = Via::Gateway {
+                name: uplinks
+                    .find(|u| u.ifindex == path.hop.ifindex)?
+                    .name
+                    .to_owned(),
+                gateway: path.hop.address,
+                source: overlay_address(facts.own, prefix.network()),
+            };
+            Some(((*prefix, 0), via))
+        })
+}
+
+fn onto(device: &str, own: &NodeSpec, to: IpAddr) -> Via {
+    Via::Device {
+        name: device.to_owned(),
+        source: overlay_address(own, to),
+    }
 }
 
 fn neighbours(pods: &[DesiredPod]) -> BTreeMap<(String, IpAddr), Mac> {
@@ -150,12 +203,12 @@ fn sysctls(facts: &Facts<'_>) -> Vec<Sysctl> {
     want("net/ipv4/ip_forward".into(), "1", None);
     if has_v6 {
         // Forwarding switches router advertisements off, unless they are asked for explicitly.
-        if let Some(uplink) = facts.uplink.filter(|u| u.accepts_ra) {
+        for uplink in facts.uplinks.iter().filter(|u| u.accepts_ra) {
             want(v6(uplink.name, "accept_ra"), "2", None);
         }
         want(v6("all", "forwarding"), "1", None);
     }
-    if let Some(uplink) = facts.uplink {
+    for uplink in &facts.uplinks {
         want(v4(uplink.name, "forwarding"), "1", None);
         if has_v6 {
             want(v6(uplink.name, "forwarding"), "1", None);
@@ -173,28 +226,25 @@ fn sysctls(facts: &Facts<'_>) -> Vec<Sysctl> {
     all
 }
 
-/// What should be in the maps. `paths` has the next hop to each other node, or none without a route.
+impl<'a> Facts<'a> {
+    /// All nodes but the own one.
+    fn others(&self) -> impl Iterator<Item = &'a NodeSpec> + use<'a> {
+        let own = &self.own.name;
+        self.cluster.nodes.iter().filter(move |n| n.name != *own)
+    }
+}
+
+/// What should be in the maps.
 #[must_use]
-pub fn tables(
-    facts: &Facts<'_>,
-    overlay_ifindex: u32,
-    paths: &HashMap<IpAddr, Option<NextHop>>,
-) -> Tables {
-    let nodes = &facts.cluster.nodes;
-    let others = nodes.iter().filter(|n| n.name != facts.own.name);
-    let route = |n: &NodeSpec| {
-        let one = |p: &IpNet| {
-            (
-                route_key(p),
-                route_value(n, p, facts, overlay_ifindex, paths),
-            )
-        };
-        n.pod_cidrs.iter().map(one).collect::<Vec<_>>()
-    };
+pub fn tables(facts: &Facts<'_>, overlay_ifindex: u32) -> Tables {
+    let routes = facts.cluster.nodes.iter().flat_map(|node| {
+        let value = |p| (route_key(p), route_value(facts, node, p, overlay_ifindex));
+        node.pod_cidrs.iter().map(value).collect::<Vec<_>>()
+    });
     Tables {
         pods: pods(facts, overlay_ifindex),
-        routes: nodes.iter().flat_map(route).collect(),
-        vteps: others.flat_map(vteps).collect(),
+        routes: routes.collect(),
+        vteps: facts.others().flat_map(vteps).collect(),
         config: config(facts, overlay_ifindex),
     }
 }
@@ -248,33 +298,39 @@ pub fn route_key(prefix: &IpNet) -> RouteKey {
 }
 
 fn route_value(
+    facts: &Facts<'_>,
     node: &NodeSpec,
     prefix: &IpNet,
-    facts: &Facts<'_>,
     overlay_ifindex: u32,
-    paths: &HashMap<IpAddr, Option<NextHop>>,
 ) -> RouteValue {
-    let vtep = node.vtep(facts.own, prefix);
-    let (next_hop, ifindex, flags) = if node.name == facts.own.name {
-        let own = vtep.map_or(Addr::UNSPECIFIED, |v| v.underlay.into());
-        (own, overlay_ifindex, route_flags::LOCAL)
-    } else {
-        match vtep.and_then(|v| paths.get(&v.underlay).copied().flatten()) {
-            Some(hop) => (Addr::from(hop.address), hop.ifindex, 0),
-            None => (Addr::UNSPECIFIED, 0, route_flags::UNREACHABLE),
-        }
-    };
     // Without a family in common the entry still says whose prefix it is.
-    let vtep = vtep.or(node.vteps.first());
-    RouteValue {
+    let vtep = node.vtep(facts.own, prefix).or(node.vteps.first());
+    let nowhere = RouteValue {
         underlay: vtep.map_or(Addr::UNSPECIFIED, |v| v.underlay.into()),
-        next_hop,
-        ifindex,
+        next_hop: Addr::UNSPECIFIED,
+        ifindex: 0,
         vni: facts.cluster.network.vni.get(),
         mac: vtep.map_or(Mac::ZERO, |v| v.mac),
-        flags,
+        flags: route_flags::UNREACHABLE,
         mtu: facts.mtu,
         pad: [0; 2],
+    };
+    if node.name == facts.own.name {
+        return RouteValue {
+            next_hop: nowhere.underlay,
+            ifindex: overlay_ifindex,
+            flags: route_flags::LOCAL,
+            ..nowhere
+        };
+    }
+    match facts.way(node, prefix) {
+        Way::Nowhere => nowhere,
+        Way::Tunnel(_, path) | Way::Direct(path) => RouteValue {
+            next_hop: path.hop.address.into(),
+            ifindex: path.hop.ifindex,
+            flags: 0,
+            ..nowhere
+        },
     }
 }
 
@@ -292,7 +348,7 @@ fn config(facts: &Facts<'_>, overlay_ifindex: u32) -> Config {
         vni: facts.cluster.network.vni.get(),
         port: facts.cluster.network.port,
         mtu: facts.mtu,
-        uplink: facts.uplink.map_or(0, |u| u.ifindex),
+        uplink: facts.uplinks.first().map_or(0, |u| u.ifindex),
         overlay: overlay_ifindex,
         underlay_v4: underlay(Ipv4Addr::UNSPECIFIED.into()),
         underlay_v6: underlay(Ipv6Addr::UNSPECIFIED.into()),
@@ -331,11 +387,12 @@ pub fn filters(facts: &Facts<'_>, overlay_ifindex: u32, lost: &[String]) -> BTre
     let pods = there.flat_map(|pod| {
         POD_PROGRAMS.map(|program| filter(program, &pod.host_ifname, pod.host_ifindex))
     });
-    let uplink = facts.uplink;
-    let uplink = uplink.map(|u| filter(Program::FromUplink, u.name, u.ifindex));
+    // The program reads Ethernet frames; what comes by another device goes the kernel's way.
+    let uplinks = facts.uplinks.iter().filter(|u| u.ethernet);
+    let uplinks = uplinks.map(|u| filter(Program::FromUplink, u.name, u.ifindex));
     let overlay = [Program::FromOverlay, Program::ToOverlay];
     let overlay = overlay.map(|program| filter(program, OVERLAY, overlay_ifindex));
-    pods.chain(uplink).chain(overlay).collect()
+    pods.chain(uplinks).chain(overlay).collect()
 }
 
 /// The node's own overlay address of the same family as `like`.

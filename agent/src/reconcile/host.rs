@@ -63,8 +63,27 @@ pub enum Via {
         /// Preferred source address.
         source: Option<IpAddr>,
     },
+    /// By way of a router, or of the node that owns the prefix.
+    Gateway {
+        /// Name of the device.
+        name: String,
+        /// Who receives it there.
+        gateway: IpAddr,
+        /// Preferred source address.
+        source: Option<IpAddr>,
+    },
     /// Nowhere: the sender is told so.
     Unreachable,
+}
+
+impl Via {
+    /// The device that it needs.
+    fn device(&self) -> Option<&str> {
+        match self {
+            Self::Device { name, .. } | Self::Gateway { name, .. } => Some(name),
+            Self::Unreachable => None,
+        }
+    }
 }
 
 /// A kernel parameter.
@@ -310,12 +329,12 @@ impl Planner<'_> {
     }
 
     fn is_gone(&self, via: &Via) -> bool {
-        matches!(via, Via::Device { name, .. } if self.is_lost(name))
+        via.device().is_some_and(|name| self.is_lost(name))
     }
 
     fn hangs_on_fresh(&self, via: &Via) -> bool {
         let overlay = &self.desired.overlay.name;
-        self.fresh_overlay && matches!(via, Via::Device { name, .. } if name == overlay)
+        self.fresh_overlay && via.device() == Some(overlay)
     }
 }
 

@@ -10,6 +10,7 @@ pub mod filters;
 pub mod host;
 pub mod observe;
 pub mod tables;
+pub mod ways;
 
 use std::fmt;
 

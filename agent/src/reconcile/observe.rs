@@ -37,6 +37,15 @@ pub fn host(rtnl: &mut Rtnl, desired: &Desired) -> Result<Host, RtnlError> {
                 name: name(ifindex),
                 source,
             },
+            Way::Gateway {
+                ifindex,
+                gateway,
+                source,
+            } => Via::Gateway {
+                name: name(ifindex),
+                gateway,
+                source,
+            },
             Way::Unreachable => Via::Unreachable,
         };
         ((route.destination, route.metric), via)

@@ -7,6 +7,7 @@ mod cleanup;
 mod cluster_changes;
 mod cluster_file;
 mod drift;
+mod fabric;
 mod forgery;
 mod idle;
 mod life;

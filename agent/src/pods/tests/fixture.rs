@@ -254,7 +254,7 @@ pub(crate) fn on_a_node<F: Future<Output = ()>>(overlay: &[&str], test: impl FnO
 }
 
 /// In the form that `cargo xtask test` counts, and past the harness, which would keep it to itself.
-fn skip(test: &str, reason: &str) {
+pub(crate) fn skip(test: &str, reason: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {reason}");
 }
 

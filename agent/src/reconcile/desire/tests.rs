@@ -1,7 +1,10 @@
 //! What follows from a cluster of two nodes.
 
+use std::collections::HashMap;
+
 use super::*;
 use crate::cluster;
+use crate::host::paths::{NextHop, Path};
 use oxlan_common::addr::Mac;
 
 const CLUSTER: &str = r#"
@@ -36,7 +39,12 @@ underlay = "fd00:50::5"
 "#;
 
 fn with_facts<T>(node: &str, test: impl FnOnce(&Facts<'_>) -> T) -> T {
-    let cluster = cluster::parse(CLUSTER, node).unwrap();
+    with_mode(Mode::Vxlan, node, test)
+}
+
+fn with_mode<T>(mode: Mode, node: &str, test: impl FnOnce(&Facts<'_>) -> T) -> T {
+    let mut cluster = cluster::parse(CLUSTER, node).unwrap();
+    cluster.network.mode = mode;
     let pods = [DesiredPod {
         host_ifname: "oxl1".into(),
         host_ifindex: 9,
@@ -51,33 +59,58 @@ fn with_facts<T>(node: &str, test: impl FnOnce(&Facts<'_>) -> T) -> T {
     test(&Facts {
         own: cluster.node(node).unwrap(),
         cluster: &cluster,
-        uplink: Some(Uplink {
+        uplinks: vec![Uplink {
             name: "eth0",
             ifindex: 2,
+            mtu: 1500,
+            ethernet: true,
             accepts_ra: false,
-        }),
+        }],
+        ways: &ways(),
         mtu: 1450,
+        tunnel_mtu: 1450,
         pods: &pods,
     })
 }
 
-fn paths() -> HashMap<IpAddr, Option<NextHop>> {
-    let hop = |address: &str| NextHop {
-        ifindex: 2,
+fn hop(address: &str, ifindex: u32) -> NextHop {
+    NextHop {
+        ifindex,
         address: address.parse().unwrap(),
+    }
+}
+
+fn path(address: &str) -> Option<Path> {
+    Some(Path {
+        hop: hop(address, 2),
+        shares: Vec::new(),
         mtu: Some(1500),
         expires: None,
-    };
-    HashMap::from([
-        ("192.168.50.2".parse().unwrap(), Some(hop("192.168.50.2"))),
-        ("192.168.60.3".parse().unwrap(), None),
-        ("fd00:50::5".parse().unwrap(), Some(hop("fd00:50::ff"))),
-    ])
+    })
+}
+
+fn ways() -> Ways {
+    Ways {
+        nodes: HashMap::from([
+            ("192.168.50.2".parse().unwrap(), path("192.168.50.2")),
+            ("192.168.60.3".parse().unwrap(), None),
+            ("fd00:50::5".parse().unwrap(), path("fd00:50::ff")),
+        ]),
+        prefixes: HashMap::new(),
+    }
 }
 
 #[test]
 fn pods_get_what_vxlan_leaves() {
-    let of = |uplink_mtu, node| with_facts(node, |facts| pod_mtu(uplink_mtu, facts.own));
+    let of = |uplink_mtu, node| {
+        with_facts(node, |facts| {
+            let whole = pod_mtu(uplink_mtu, facts.own, Mode::Direct);
+            assert_eq!(whole, u16::try_from(uplink_mtu).unwrap_or(u16::MAX));
+            let mtu = pod_mtu(uplink_mtu, facts.own, Mode::Vxlan);
+            assert_eq!(mtu, pod_mtu(uplink_mtu, facts.own, Mode::Auto));
+            mtu
+        })
+    };
     assert_eq!(of(1500, "a"), 1450);
     assert_eq!(of(1500, "both"), 1430, "IPv6 may be used");
     assert_eq!(of(1500, "v6"), 1430);
@@ -90,7 +123,7 @@ fn pods_get_what_vxlan_leaves() {
 fn each_family_of_pods_goes_over_the_underlay_that_both_nodes_have() {
     let way = |own: &str, prefix: &str| {
         with_facts(own, |facts| {
-            let tables = tables(facts, 5, &paths());
+            let tables = tables(facts, 5);
             let route = tables.routes[&route_key(&prefix.parse().unwrap())];
             (route.underlay.to_string(), route.flags)
         })
@@ -114,7 +147,7 @@ fn each_family_of_pods_goes_over_the_underlay_that_both_nodes_have() {
 #[test]
 fn a_node_with_two_addresses_is_known_by_either() {
     with_facts("a", |facts| {
-        let vteps = tables(facts, 5, &paths()).vteps;
+        let vteps = tables(facts, 5).vteps;
         let other = |address: &str| {
             let address: IpAddr = address.parse().unwrap();
             vteps[&Addr::from(address)].other.to_string()
@@ -129,7 +162,7 @@ fn a_node_with_two_addresses_is_known_by_either() {
 fn the_programs_know_the_own_address_of_each_family() {
     let own = |node: &str| {
         with_facts(node, |facts| {
-            let config = tables(facts, 5, &paths()).config;
+            let config = tables(facts, 5).config;
             [config.underlay_v4, config.underlay_v6].map(|a| a.to_string())
         })
     };
@@ -184,12 +217,10 @@ fn router_advertisements_go_on_working_where_they_did() {
                 .map(|s| s.value)
         };
         assert_eq!(accepts(facts), None);
-        let uplink = facts.uplink.map(|u| Uplink {
-            accepts_ra: true,
-            ..u
-        });
+        let mut uplinks = facts.uplinks.clone();
+        uplinks[0].accepts_ra = true;
         let facts = Facts {
-            uplink,
+            uplinks,
             ..facts.clone()
         };
         assert_eq!(accepts(&facts), Some("2"));
@@ -199,7 +230,7 @@ fn router_advertisements_go_on_working_where_they_did() {
 #[test]
 fn maps_know_every_node_and_who_cannot_be_reached() {
     with_facts("a", |facts| {
-        let tables = tables(facts, 5, &paths());
+        let tables = tables(facts, 5);
         let flags: Vec<(String, u16)> = tables
             .routes
             .iter()
@@ -232,13 +263,30 @@ fn programs_run_where_there_are_devices() {
             names(filters(facts, 5, &[])),
             [
                 "from_pod oxl1 9",
+                "to_pod oxl1 9",
                 "from_uplink eth0 2",
                 "from_overlay oxlan0 5",
                 "to_overlay oxlan0 5"
             ]
         );
+        let mut several = facts.clone();
+        let second = Uplink {
+            name: "eth1",
+            ifindex: 3,
+            ..facts.uplinks[0]
+        };
+        let tunnel = Uplink {
+            name: "wg0",
+            ifindex: 4,
+            ethernet: false,
+            ..second
+        };
+        several.uplinks.extend([second, tunnel]);
+        let uplinks = names(filters(&several, 5, &[]));
+        let uplinks = uplinks.iter().filter(|n| n.starts_with("from_uplink"));
+        assert!(uplinks.eq(["from_uplink eth0 2", "from_uplink eth1 3"]));
         let facts = Facts {
-            uplink: None,
+            uplinks: Vec::new(),
             ..facts.clone()
         };
         assert_eq!(

@@ -68,6 +68,8 @@ fn device(name: &str, ifindex: u32) -> Device {
         up: false,
         arp: true,
         makes_address: true,
+        ethernet: true,
+        nowhere: false,
         vxlan: None,
     }
 }
@@ -89,9 +91,7 @@ fn carry_out(actual: &mut Actual, step: &Step) {
             if name == OVERLAY {
                 actual.addresses.clear();
             }
-            actual
-                .routes
-                .retain(|_, via| !matches!(via, Via::Device { name: n, .. } if n == name));
+            actual.routes.retain(|_, via| via.device() != Some(name));
             actual.neighbours.retain(|(n, _), _| n != name);
         }
         Step::ChangeDevice(name, change) => {
@@ -110,7 +110,7 @@ fn carry_out(actual: &mut Actual, step: &Step) {
             assert!(actual.addresses.remove(address), "{address} is not there");
         }
         Step::SetRoute(to, metric, via) => {
-            if let Via::Device { name, .. } = via {
+            if let Some(name) = via.device() {
                 assert!(actual.devices.contains_key(name), "no {name} for {to}");
             }
             actual.routes.insert((*to, *metric), via.clone());
@@ -249,6 +249,8 @@ fn any_device() -> impl Strategy<Value = Device> {
             up,
             arp,
             makes_address,
+            ethernet: true,
+            nowhere: false,
             vxlan,
         },
     )
@@ -262,8 +264,13 @@ fn any_via() -> impl Strategy<Value = Via> {
     ];
     prop_oneof![
         Just(Via::Unreachable),
-        (name, source).prop_map(|(name, source)| Via::Device {
+        (name.clone(), source.clone()).prop_map(|(name, source)| Via::Device {
             name: name.into(),
+            source
+        }),
+        (name, source).prop_map(|(name, source)| Via::Gateway {
+            name: name.into(),
+            gateway: "192.168.50.2".parse().unwrap(),
             source
         }),
     ]
@@ -296,10 +303,8 @@ prop_compose! {
             actual.addresses.clear();
         }
         let devices = &actual.devices;
-        actual.routes.retain(|_, via| match via {
-            Via::Device { name, .. } => devices.contains_key(name),
-            Via::Unreachable => true,
-        });
+        let is_there = |via: &Via| via.device().is_none_or(|name| devices.contains_key(name));
+        actual.routes.retain(|_, via| is_there(via));
         if let Some((last, permanent)) = neighbour.filter(|_| devices.contains_key("oxl1")) {
             let key = ("oxl1".to_owned(), "10.244.1.2".parse().unwrap());
             actual.neighbours.insert(key, (mac(last), permanent));

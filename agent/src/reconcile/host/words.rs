@@ -1,6 +1,7 @@
 //! Steps and deviations in words, for the log.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use super::{Step, Via};
 use crate::host::device::{Device, DeviceChange, Vxlan};
@@ -40,14 +41,25 @@ pub(super) fn kind_in_words(vxlan: Option<Vxlan>) -> String {
 impl fmt::Display for Via {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Device { name, source: None } => write!(f, "dev {name}"),
-            Self::Device {
+            Self::Device { name, source } => {
+                write!(f, "dev {name}")?;
+                preferred(f, source.as_ref())
+            }
+            Self::Gateway {
                 name,
-                source: Some(source),
-            } => write!(f, "dev {name} src {source}"),
+                gateway,
+                source,
+            } => {
+                write!(f, "via {gateway} dev {name}")?;
+                preferred(f, source.as_ref())
+            }
             Self::Unreachable => f.write_str("unreachable"),
         }
     }
+}
+
+fn preferred(f: &mut fmt::Formatter<'_>, source: Option<&IpAddr>) -> fmt::Result {
+    source.map_or(Ok(()), |source| write!(f, " src {source}"))
 }
 
 impl fmt::Display for Step {

@@ -1,0 +1,163 @@
+//! A fabric as data centres have it: every node holds its underlay address on the loopback and has
+//! two uplinks, each to a router of its own; so there is a router between any two nodes, twice.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use crate::cluster::node_entry;
+use crate::netns::Netns;
+use crate::node::Node;
+use crate::scope::Scope;
+use crate::underlay::node_v4;
+
+/// A node's uplinks; the first leads to the first router.
+pub const UPLINKS: [&str; 2] = ["eth0", "eth1"];
+
+/// Nodes and routers.
+#[derive(Debug)]
+pub struct Fabric {
+    /// The nodes, whose agents are not started by themselves.
+    pub nodes: Vec<Node>,
+    /// The routers.
+    pub routers: Vec<Netns>,
+    scope: Scope,
+}
+
+/// Runs a test with a fabric of this many nodes; when it fails, the agents' logs are part of its output.
+///
+/// # Panics
+///
+/// If the fabric cannot be made, or the test fails.
+#[expect(clippy::panic, reason = "a failed test reports by panicking")]
+pub fn with_fabric(nodes: u8, network: &str, test: impl FnOnce(&Fabric) -> Result<()>) {
+    let made = Scope::for_test().and_then(|scope| Fabric::create(scope, nodes, network));
+    let fabric = made.unwrap_or_else(|error| panic!("the fabric cannot be made: {error:?}"));
+    if let Err(error) = test(&fabric) {
+        panic!("{error:?}");
+    }
+}
+
+impl Fabric {
+    /// Makes nodes and routers; `network` are more lines of the cluster file's table of this name.
+    ///
+    /// # Errors
+    ///
+    /// If a step fails; what was made is removed.
+    pub fn create(scope: Scope, nodes: u8, network: &str) -> Result<Self> {
+        let file = scope.dir().join("cluster.toml");
+        let routers = ["router-0", "router-1"].map(|name| scope.netns(name));
+        let mut fabric = Self {
+            nodes: Vec::new(),
+            routers: routers.into_iter().collect::<Result<_>>()?,
+            scope,
+        };
+        for router in &fabric.routers {
+            router.run("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")?;
+        }
+        for number in 1..=nodes {
+            fabric.add_node(number, file.clone())?;
+        }
+        fabric.write_file(network)?;
+        Ok(fabric)
+    }
+
+    fn add_node(&mut self, number: u8, file: PathBuf) -> Result<()> {
+        let node = self.scope.netns(&format!("node-{number}"))?;
+        let underlay = node_v4(number);
+        node.run(&format!("ip address add {underlay}/32 dev lo"))?;
+        for ((at, router), uplink) in self.routers.iter().enumerate().zip(UPLINKS) {
+            let own = uplink_v4(at, number);
+            node.run_all(&[
+                &format!(
+                    "ip link add {uplink} type veth peer name node{number} netns {}",
+                    router.name()
+                ),
+                &format!("ip link set {uplink} up"),
+                &format!("ip address add {own}/31 dev {uplink}"),
+            ])?;
+            router.run_all(&[
+                &format!("ip link set node{number} up"),
+                &format!(
+                    "ip address add {}/31 dev node{number}",
+                    router_v4(at, number)
+                ),
+                &format!("ip route add {underlay}/32 via {own}"),
+            ])?;
+        }
+        let [a, b] = [0, 1].map(|at| router_v4(at, number));
+        node.run(&format!(
+            "ip route add 192.168.50.0/24 src {underlay} nexthop via {a} nexthop via {b}"
+        ))?;
+        let cidrs = pod_cidrs(number);
+        self.nodes
+            .push(Node::new(&self.scope, number, node, cidrs, file));
+        Ok(())
+    }
+
+    /// Writes the cluster file, in place of another.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written.
+    pub fn write_file(&self, network: &str) -> Result<()> {
+        let mut text =
+            format!("[network]\npod_cidrs = [\"10.244.0.0/16\", \"fd00:244::/48\"]\n{network}\n");
+        for node in &self.nodes {
+            text.push_str(&node_entry(&node.name, &node.pod_cidrs, node.number, ""));
+        }
+        let file = self.scope.dir().join("cluster.toml");
+        let new = file.with_extension("new");
+        std::fs::write(&new, text)
+            .and_then(|()| std::fs::rename(&new, &file))
+            .with_context(|| format!("cannot write {}", file.display()))
+    }
+
+    /// Starts all agents and waits until they answer.
+    ///
+    /// # Errors
+    ///
+    /// If one does not.
+    pub fn start(&self) -> Result<()> {
+        self.nodes.iter().try_for_each(Node::spawn_agent)?;
+        self.nodes.iter().try_for_each(Node::wait_ready)
+    }
+
+    /// What its things are named after.
+    #[must_use]
+    pub fn scope(&self) -> &Scope {
+        &self.scope
+    }
+}
+
+/// Pod CIDRs of the node with this number.
+#[must_use]
+pub fn pod_cidrs(number: u8) -> Vec<String> {
+    vec![
+        format!("10.244.{number}.0/24"),
+        format!("fd00:244:0:{number:x}::/64"),
+    ]
+}
+
+/// The router's address on its link to a node.
+#[must_use]
+pub fn router_v4(router: usize, node: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 60, u8::from(router > 0), node * 2)
+}
+
+/// A node's address on its link to a router.
+#[must_use]
+pub fn uplink_v4(router: usize, node: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 60, u8::from(router > 0), node * 2 + 1)
+}
+
+impl Drop for Fabric {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for node in &self.nodes {
+                println!("--- log of {}\n{}", node.name, node.log());
+            }
+        }
+    }
+}
