@@ -60,6 +60,8 @@ outcomes! {
         NdReply = 6, "nd-reply";
         /// Link-scope chatter that ends at the veth: duplicate address detection, multicast, broadcast, router solicitations.
         Ignored = 7, "ignored";
+        /// Decapsulated before the kernel had made a packet of the frame (XDP), and redirected to a pod of this node.
+        FromVtepXdp = 8, "from-vtep-xdp";
         /// Given to the host's own stack, which has translated the flow (a service, a published port) and has to translate the answers back.
         Translated = 14, "translated";
         /// Larger than fits towards its destination: the pod was told by ICMP what fits.

@@ -52,6 +52,8 @@ pub mod pod_flags {
     /// Written by the programs: the host's stack has sent something from another pod to this pod, or from
     /// this pod to another, so `FLOWS` may have flows that concern it. Without it nobody looks there.
     pub const TRANSLATED: u32 = 2;
+    /// The pod's interface polls (NAPI) and takes frames of up to [`Config::mtu`](super::Config::mtu): XDP may redirect to it.
+    pub const FRAMES: u32 = 4;
 }
 
 impl PodValue {
@@ -189,6 +191,10 @@ pub struct Config {
     pub prefix_lens_v4: [u8; MAX_PREFIX_LENGTHS],
     /// The same for the IPv6 entries.
     pub prefix_lens_v6: [u8; MAX_PREFIX_LENGTHS],
+    /// MAC of the uplink: XDP sees a frame before the kernel has compared its destination.
+    pub uplink_mac: Mac,
+    /// Explicit padding.
+    pub pad2: [u8; 2],
 }
 
 /// [`Config::dscp`] that means "the inner packet's".
@@ -235,7 +241,7 @@ const _: () = {
     assert!(size_of::<RouteKey>() == 20);
     assert!(size_of::<RouteValue>() == 52);
     assert!(size_of::<VtepValue>() == 24);
-    assert!(size_of::<Config>() == 108);
+    assert!(size_of::<Config>() == 116);
     assert!(size_of::<Counter>() == 16);
     assert!(size_of::<AuditRecord>() == 8);
 };

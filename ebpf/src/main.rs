@@ -1,4 +1,4 @@
-//! Oxlan's TC programs. Each entry point is one match from decision to action.
+//! Oxlan's programs for TC and XDP. Each entry point is one match from decision to action.
 #![no_std]
 #![no_main]
 #![expect(
@@ -12,16 +12,20 @@ mod skb;
 mod tables;
 mod tunnel_key;
 mod watch;
+mod xdp;
 
-use aya_ebpf::macros::{classifier, fexit};
-use aya_ebpf::programs::{FExitContext, TcContext};
+use aya_ebpf::macros::{classifier, fexit, xdp};
+use aya_ebpf::programs::{FExitContext, TcContext, XdpContext};
 use oxlan_common::counters::{DropReason, Verdict};
-use oxlan_common::decide::{self, Aside, FromOverlay, FromPod, FromUplink, ToOverlay, ToPod};
+use oxlan_common::decide::{
+    self, Aside, FromOverlay, FromPod, FromUplink, ToOverlay, ToPod, XdpUplink,
+};
 use oxlan_common::packet::Front;
 
 use actions::PASS;
 use skb::Skb;
 use tables::Maps;
+use xdp::Frame;
 
 /// TC ingress on the host side of each pod's veth.
 #[classifier]
@@ -68,6 +72,22 @@ fn from_uplink(ctx: TcContext) -> i32 {
             actions::pass(skb, Verdict::ToOverlay)
         }
         FromUplink::Drop(reason) => actions::drop(skb, reason),
+    }
+}
+
+/// XDP on the uplink: before there is a packet for `from_uplink`.
+#[xdp(frags)]
+fn xdp_uplink(ctx: XdpContext) -> u32 {
+    let frame = &mut Frame::new(ctx);
+    let front = &mut Front::empty();
+    match decide::xdp_uplink(frame, front, &Maps) {
+        XdpUplink::Pass => xdp::pass(),
+        XdpUplink::PassFlow { bucket } => {
+            tables::mark_aggregate(bucket);
+            xdp::pass()
+        }
+        XdpUplink::Redirect { pod, ecn } => xdp::redirect(frame, front, pod, ecn),
+        XdpUplink::Drop(reason) => xdp::drop(frame, reason),
     }
 }
 

@@ -269,6 +269,6 @@ impl Skb {
 }
 
 #[inline(always)]
-fn check(result: i64) -> Result<(), Refused> {
+pub(crate) fn check(result: i64) -> Result<(), Refused> {
     if result == 0 { Ok(()) } else { Err(Refused) }
 }

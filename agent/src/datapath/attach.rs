@@ -6,9 +6,9 @@ use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
 use aya::util::KernelVersion;
 use nix::net::if_::if_nametoindex;
 
-use super::load::classifier;
+use super::load::{self, classifier};
 use super::pins::{self, parse_link_name};
-use super::{AttachMode, Datapath, DatapathError, Loaded, Program, clsact};
+use super::{AttachMode, Datapath, DatapathError, Loaded, Program, clsact, xdp};
 
 /// What [`Datapath::attach`] found and did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,8 +61,8 @@ impl Datapath {
     ) -> Result<Attached, DatapathError> {
         check_device(ifname, ifindex)?;
         let mut loaded = self.lock();
-        match self.mode {
-            AttachMode::Tcx => self.attach_tcx(&mut loaded, program, ifname, ifindex),
+        match self.mode_of(program) {
+            AttachMode::Tcx => self.attach_link(&mut loaded, program, ifname, ifindex),
             AttachMode::Clsact => {
                 let path = self.pins.link(program, ifname, ifindex);
                 clsact::attach(
@@ -88,7 +88,7 @@ impl Datapath {
         ifindex: u32,
     ) -> Result<(), DatapathError> {
         let mut loaded = self.lock();
-        if self.mode == AttachMode::Clsact && check_device(ifname, ifindex).is_ok() {
+        if self.mode_of(program) == AttachMode::Clsact && check_device(ifname, ifindex).is_ok() {
             clsact::detach(program, ifname)?;
         }
         pins::remove_file(&self.pins.link(program, ifname, ifindex))?;
@@ -149,7 +149,16 @@ impl Datapath {
         result
     }
 
-    fn attach_tcx(
+    /// An XDP program always has a link.
+    fn mode_of(&self, program: Program) -> AttachMode {
+        if program.is_xdp() {
+            AttachMode::Tcx
+        } else {
+            self.mode
+        }
+    }
+
+    fn attach_link(
         &self,
         loaded: &mut Loaded,
         program: Program,
@@ -160,15 +169,15 @@ impl Datapath {
         self.pins.create_dirs()?;
         let held = loaded.links.remove(&(program, ifindex));
         let existing = held.or_else(|| PinnedLink::from_pin(&path).ok().map(FdLink::from));
-        let classifier = classifier(&mut loaded.ebpf, program)?;
-        let reusable = existing.filter(|link| runs(link, program, ifname));
+        let own = load::program_id(&mut loaded.ebpf, program)?;
+        let reusable = existing.filter(|link| runs(link, program, ifname, ifindex));
         let (attached, link) = match reusable {
-            Some(link) if program_id(&link) == own_id(classifier) => (Attached::Kept, link),
-            Some(link) => (Attached::Replaced, replace(classifier, program, link)?),
+            Some(link) if program_id(&link) == own => (Attached::Kept, link),
+            Some(link) => (Attached::Replaced, replace(loaded, program, link)?),
             None => {
                 // A link whose device is gone, or that somebody detached, cannot be used again.
                 pins::remove_file(&path)?;
-                (Attached::New, create(classifier, program, ifname)?)
+                (Attached::New, create(loaded, program, ifname, ifindex)?)
             }
         };
         let mut pinned = Ok(());
@@ -190,25 +199,28 @@ impl Datapath {
         if check_device(ifname, ifindex).is_err() {
             return false;
         }
-        match (self.mode, loaded.links.get(&(program, ifindex))) {
+        match (self.mode_of(program), loaded.links.get(&(program, ifindex))) {
             (AttachMode::Clsact, _) => {
                 clsact::runs(program, ifindex, &self.pins.link(program, ifname, ifindex))
             }
-            (AttachMode::Tcx, Some(link)) => runs(link, program, ifname),
+            (AttachMode::Tcx, Some(link)) => runs(link, program, ifname, ifindex),
             (AttachMode::Tcx, None) => {
                 let path = self.pins.link(program, ifname, ifindex);
                 PinnedLink::from_pin(path)
-                    .is_ok_and(|link| runs(&FdLink::from(link), program, ifname))
+                    .is_ok_and(|link| runs(&FdLink::from(link), program, ifname, ifindex))
             }
         }
     }
 }
 
 /// Whether the device runs the program of this link.
-fn runs(link: &FdLink, program: Program, ifname: &str) -> bool {
+fn runs(link: &FdLink, program: Program, ifname: &str, ifindex: u32) -> bool {
     let Some(id) = program_id(link) else {
         return false;
     };
+    if program.is_xdp() {
+        return xdp::attached_xdp(ifindex) == Some(id);
+    }
     SchedClassifier::query_tcx(ifname, program.attach_type())
         .is_ok_and(|(_, programs)| programs.iter().any(|info| info.id() == id))
 }
@@ -217,16 +229,12 @@ fn program_id(link: &FdLink) -> Option<u32> {
     link.info().ok().map(|info| info.program_id())
 }
 
-fn own_id(classifier: &SchedClassifier) -> Option<u32> {
-    classifier.info().ok().map(|info| info.id())
-}
-
 /// Puts the program into an existing link: no packet meets a device without a program.
-fn replace(
-    classifier: &mut SchedClassifier,
-    program: Program,
-    link: FdLink,
-) -> Result<FdLink, DatapathError> {
+fn replace(loaded: &mut Loaded, program: Program, link: FdLink) -> Result<FdLink, DatapathError> {
+    if program.is_xdp() {
+        return xdp::replace(load::xdp(&mut loaded.ebpf, program)?, program, link);
+    }
+    let classifier = classifier(&mut loaded.ebpf, program)?;
     let error = DatapathError::program(program.name(), "replacing");
     let link = SchedClassifierLink::try_from(link).map_err(|source| DatapathError::Link {
         program: program.name(),
@@ -237,10 +245,15 @@ fn replace(
 }
 
 fn create(
-    classifier: &mut SchedClassifier,
+    loaded: &mut Loaded,
     program: Program,
     ifname: &str,
+    ifindex: u32,
 ) -> Result<FdLink, DatapathError> {
+    if program.is_xdp() {
+        return xdp::create(load::xdp(&mut loaded.ebpf, program)?, program, ifindex);
+    }
+    let classifier = classifier(&mut loaded.ebpf, program)?;
     let options = TcAttachOptions::TcxOrder(LinkOrder::default());
     let id = classifier
         .attach_with_options(ifname, program.attach_type(), options)

@@ -130,7 +130,9 @@ pub(super) fn detach(program: Program, ifname: &str) -> Result<(), DatapathError
 pub(super) fn detach_all(links: &Path) -> Result<(), DatapathError> {
     for path in pins::list(links)? {
         let name = path.file_name().and_then(|name| name.to_str());
-        if let Some((program, ifname, _)) = name.and_then(parse_link_name) {
+        let parsed = name.and_then(parse_link_name);
+        // The link of an XDP program ends with its pin.
+        if let Some((program, ifname, _)) = parsed.filter(|(program, ..)| !program.is_xdp()) {
             detach(program, &ifname)?;
             remove_empty_qdisc(&ifname);
         }

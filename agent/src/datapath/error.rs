@@ -8,6 +8,7 @@ use aya::maps::MapError;
 use aya::pin::PinError;
 use aya::programs::ProgramError;
 use aya::programs::links::LinkError;
+use nix::errno::Errno;
 
 /// An operation on the datapath failed.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +84,20 @@ pub enum DatapathError {
         /// What the kernel said.
         #[source]
         source: LinkError,
+    },
+    /// Another XDP program has the device.
+    #[error("another XDP program is attached to the device: `ip link show` names it")]
+    XdpTaken,
+    /// The driver cannot run XDP programs.
+    #[error("the device's driver has no native XDP")]
+    XdpUnsupported,
+    /// The driver does not take the program as the device is set up now.
+    #[error(
+        "the device's driver refuses XDP as the device is set up now ({errno}): its MTU, its queues or its offloads may stand in the way, and the kernel's log may say which"
+    )]
+    XdpRefused {
+        /// What the kernel said.
+        errno: Errno,
     },
     /// The device is not there, or another one has its name now.
     #[error("no device {ifname} with index {ifindex} in this network namespace")]

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, MapInfo, MapType, PerCpuArray, RingBuf};
-use aya::programs::SchedClassifier;
+use aya::pin::PinError;
+use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use oxlan_common::addr::Addr;
 use oxlan_common::counters::SLOTS;
@@ -127,9 +128,7 @@ pub(super) fn open(options: &Options, mode: AttachMode) -> Result<Datapath, Data
     };
     let mut ebpf = load(options, &map_dir)?;
     for program in Program::ALL {
-        classifier(&mut ebpf, program)?
-            .load()
-            .map_err(DatapathError::program(program.name(), "loading"))?;
+        load_program(&mut ebpf, program)?;
     }
     let pinned = reopen_pins(&map_dir)?;
     let mut datapath = assemble(options, pins, mode, taken_over, ebpf, pinned)?;
@@ -208,11 +207,55 @@ fn load(options: &Options, map_dir: &Path) -> Result<Ebpf, DatapathError> {
         .map_err(|error| DatapathError::Load(Box::new(error)))
 }
 
+fn load_program(ebpf: &mut Ebpf, program: Program) -> Result<(), DatapathError> {
+    let loaded = if program.is_xdp() {
+        xdp(ebpf, program)?.load()
+    } else {
+        classifier(ebpf, program)?.load()
+    };
+    loaded.map_err(DatapathError::program(program.name(), "loading"))
+}
+
+/// Pins a program of the object.
+pub(super) fn pin_program(
+    ebpf: &mut Ebpf,
+    program: Program,
+    path: &Path,
+) -> Result<Result<(), PinError>, DatapathError> {
+    Ok(if program.is_xdp() {
+        xdp(ebpf, program)?.pin(path)
+    } else {
+        classifier(ebpf, program)?.pin(path)
+    })
+}
+
+/// The kernel's number of a program of the object.
+pub(super) fn program_id(ebpf: &mut Ebpf, program: Program) -> Result<Option<u32>, DatapathError> {
+    let info = if program.is_xdp() {
+        xdp(ebpf, program)?.info()
+    } else {
+        classifier(ebpf, program)?.info()
+    };
+    Ok(info.ok().map(|info| info.id()))
+}
+
 /// The TC program in the object.
 pub(super) fn classifier(
     ebpf: &mut Ebpf,
     program: Program,
 ) -> Result<&mut SchedClassifier, DatapathError> {
+    typed_program(ebpf, program)
+}
+
+/// The XDP program in the object.
+pub(super) fn xdp(ebpf: &mut Ebpf, program: Program) -> Result<&mut Xdp, DatapathError> {
+    typed_program(ebpf, program)
+}
+
+fn typed_program<'e, P>(ebpf: &'e mut Ebpf, program: Program) -> Result<P, DatapathError>
+where
+    P: TryFrom<&'e mut aya::programs::Program, Error = ProgramError>,
+{
     let name = program.name();
     ebpf.program_mut(name)
         .ok_or(DatapathError::Missing {

@@ -12,6 +12,7 @@ mod pins;
 mod program;
 mod table;
 mod watch;
+mod xdp;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -33,6 +34,7 @@ pub use pins::remove_all;
 pub use program::{Program, Side};
 pub use table::Table;
 pub use watch::ChangeWatcher;
+pub use xdp::attached_xdp;
 
 #[cfg(test)]
 pub(crate) use load::CAPACITY_OPTIONS;
@@ -99,7 +101,7 @@ struct Loaded {
     staged: bool,
 }
 
-/// How programs are attached to devices.
+/// How TC programs are attached to devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttachMode {
     /// TCX links: Linux 6.6 (commit e420bed02507, "bpf: Add fd-based tcx multi-prog infra with link support").

@@ -99,9 +99,7 @@ impl Pins {
             let path = self.progs().join(program.name());
             let aside = self.progs().join(format!("{}-new", program.name()));
             remove_file(&aside)?;
-            super::load::classifier(ebpf, program)?
-                .pin(&aside)
-                .map_err(pin(&aside))?;
+            super::load::pin_program(ebpf, program, &aside)?.map_err(pin(&aside))?;
             fs::rename(&aside, &path).map_err(pin_file("move", &aside))?;
         }
         Ok(())

@@ -1,8 +1,8 @@
-//! The TC programs by name and hook.
+//! The programs by name and hook.
 
 use aya::programs::TcAttachType;
 
-/// A TC program.
+/// A program that is attached to a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Program {
     /// TC ingress on the host side of each pod's veth.
@@ -15,6 +15,8 @@ pub enum Program {
     FromOverlay,
     /// TC egress on the overlay device.
     ToOverlay,
+    /// XDP on the uplink.
+    XdpUplink,
 }
 
 /// The side of a device that a program is attached to.
@@ -27,13 +29,14 @@ pub enum Side {
 }
 
 impl Program {
-    /// Every TC program.
-    pub const ALL: [Self; 5] = [
+    /// Every program.
+    pub const ALL: [Self; 6] = [
         Self::FromPod,
         Self::ToPod,
         Self::FromUplink,
         Self::FromOverlay,
         Self::ToOverlay,
+        Self::XdpUplink,
     ];
 
     /// The name in the object, in `bpftool prog` and in pins.
@@ -45,6 +48,7 @@ impl Program {
             Self::FromUplink => "from_uplink",
             Self::FromOverlay => "from_overlay",
             Self::ToOverlay => "to_overlay",
+            Self::XdpUplink => "xdp_uplink",
         }
     }
 
@@ -52,9 +56,15 @@ impl Program {
     #[must_use]
     pub const fn side(self) -> Side {
         match self {
-            Self::FromPod | Self::FromUplink | Self::FromOverlay => Side::Ingress,
+            Self::FromPod | Self::FromUplink | Self::FromOverlay | Self::XdpUplink => Side::Ingress,
             Self::ToPod | Self::ToOverlay => Side::Egress,
         }
+    }
+
+    /// Whether it runs in the driver (XDP), before TC.
+    #[must_use]
+    pub const fn is_xdp(self) -> bool {
+        matches!(self, Self::XdpUplink)
     }
 
     /// The program of that name.
@@ -63,6 +73,7 @@ impl Program {
         Self::ALL.into_iter().find(|program| program.name() == name)
     }
 
+    /// For a TC program.
     pub(super) const fn attach_type(self) -> TcAttachType {
         match self.side() {
             Side::Ingress => TcAttachType::Ingress,

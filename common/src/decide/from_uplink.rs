@@ -6,7 +6,7 @@ use crate::counters::DropReason;
 use crate::maps::{BULK_BUCKETS, Config, PodValue};
 use crate::packet::ecn::{self, Decapsulated};
 use crate::packet::outer::{OUTER_LEN, Outer};
-use crate::packet::{Front, Packet};
+use crate::packet::{ETHERNET_LEN, Front, Packet};
 
 /// Lengths of UDP and VXLAN headers and inner Ethernet header.
 const MIN_UDP_LEN: u32 = 8 + 8 + 14;
@@ -33,8 +33,8 @@ pub enum FromUplink<'t> {
 /// Why a packet goes by the overlay device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Aside {
-    /// An aggregate: taken apart here, it would be cut wrongly later. The packets of its bucket
-    /// of flows have to follow it, or they would overtake it.
+    /// An aggregate: taken apart here, it would be cut wrongly later. Or a frame that the program
+    /// cannot hand on. The packets of its bucket of flows have to follow it, or they would overtake it.
     Aggregate {
         /// The bucket.
         bucket: u32,
@@ -84,7 +84,7 @@ fn tunnel_packet<'t, T: Tables>(
     let remote = outer.src();
     let key = TunnelKey { remote, vni };
     let inner = inner::accept(packet, OUTER_LEN, front, &key, tables, config)?;
-    if let Some(aside) = aside(packet, outer, tables) {
+    if let Some(aside) = aside(packet, outer, tables, config) {
         return Ok(FromUplink::ToOverlay(aside));
     }
     match inner {
@@ -102,9 +102,15 @@ fn tunnel_packet<'t, T: Tables>(
 
 /// Why this packet must not be decapsulated here, whatever is in it.
 #[inline(always)]
-fn aside<T: Tables>(packet: &impl Packet, outer: &Outer, tables: &T) -> Option<Aside> {
+fn aside<T: Tables>(
+    packet: &impl Packet,
+    outer: &Outer,
+    tables: &T,
+    config: &Config,
+) -> Option<Aside> {
     let bucket = bucket(outer);
-    if packet.gso_size() != 0 {
+    let longest = OUTER_LEN + ETHERNET_LEN + u32::from(config.mtu);
+    if packet.gso_size() != 0 || packet.exceeds(longest) {
         Some(Aside::Aggregate { bucket })
     } else if outer.has_udp_checksum() {
         Some(Aside::Checksum)

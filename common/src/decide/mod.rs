@@ -21,6 +21,7 @@ mod inner;
 mod neighbour;
 mod to_overlay;
 mod to_pod;
+mod xdp_uplink;
 
 pub use flow::answers;
 pub use from_overlay::{FromOverlay, from_overlay};
@@ -28,6 +29,7 @@ pub use from_pod::{FromPod, from_pod};
 pub use from_uplink::{Aside, FromUplink, from_uplink};
 pub use to_overlay::{ToOverlay, to_overlay};
 pub use to_pod::{ToPod, to_pod};
+pub use xdp_uplink::{XdpUplink, xdp_uplink};
 
 /// What decisions look up.
 pub trait Tables {

@@ -74,6 +74,12 @@ pub trait Packet {
     /// Whether the frame was sent to the receiving device's own MAC.
     fn is_to_us(&self) -> bool;
 
+    /// Whether this is more than the program can hand on, so that the packet's flow has to take another way.
+    #[inline(always)]
+    fn exceeds(&self, _len: u32) -> bool {
+        false
+    }
+
     /// `N` bytes from `offset` on.
     #[inline(always)]
     fn bytes<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
@@ -128,6 +134,14 @@ impl Front {
     #[inline(always)]
     fn words(&mut self) -> &mut [u16; 28] {
         bytemuck::cast_mut(self)
+    }
+
+    /// The first `N` words of the frame.
+    #[inline(always)]
+    #[must_use]
+    pub fn frame_words<const N: usize>(&self) -> &[u16] {
+        let words: &[u16; 28] = bytemuck::cast_ref(self);
+        &words[1..=N]
     }
 
     /// The first `N` bytes of the frame.

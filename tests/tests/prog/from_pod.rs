@@ -265,7 +265,8 @@ fn nothing_happens_before_the_configuration() {
     let Some(world) = World::empty() else { return };
     let ip = Ip::new("10.244.1.2", "10.244.1.3", UDP);
     let frame = sent(&ip, &udp(1, 2, &[]));
-    for program in Program::ALL {
+    // The row of `from_uplink` is one of `xdp_uplink`, too.
+    for program in Program::ALL.into_iter().filter(|p| !p.is_xdp()) {
         world.check(&Case::new(
             program.name(),
             (program, POD_A),

@@ -121,7 +121,7 @@ fn aggregates_and_what_follows_them() {
     .unwrap();
 }
 
-fn pin_to_one_cpu() {
+pub(crate) fn pin_to_one_cpu() {
     let mut set = nix::sched::CpuSet::new();
     set.set(0).expect("a CPU");
     nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set).expect("CPU 0");

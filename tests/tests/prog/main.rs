@@ -20,3 +20,5 @@ mod too_big;
 mod tunnel;
 mod watch;
 mod world;
+mod xdp_link;
+mod xdp_uplink;

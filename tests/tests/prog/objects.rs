@@ -151,7 +151,7 @@ fn an_unmounted_bpffs_detaches_nothing() {
     }
     host(&format!("mount -t bpf bpf {path}")).unwrap();
     let repaired = datapath.repair_pins().unwrap();
-    assert_eq!(repaired.len(), 6 + 5 + 1, "{repaired:?}");
+    assert_eq!(repaired.len(), 6 + 6 + 1, "{repaired:?}");
     assert_eq!(attach().unwrap(), Attached::Kept);
     assert_eq!(alive(&datapath), [true]);
     drop(datapath);
@@ -199,7 +199,7 @@ fn removing_everything_detaches() {
     drop(successor);
     assert_eq!(attached_programs(), 2);
     let removed = remove_all(&options.bpf_dir).unwrap();
-    assert_eq!(removed.len(), 6 + 5 + 2, "{removed:?}");
+    assert_eq!(removed.len(), 6 + 6 + 2, "{removed:?}");
     assert!(!options.bpf_dir.exists());
     assert!(remove_all(&options.bpf_dir).unwrap().is_empty());
     wait_for_no_programs();

@@ -100,21 +100,31 @@ impl World {
     }
 
     /// Runs one row and compares everything: return value, counters, packet.
+    ///
+    /// What `from_uplink` decides about a packet, `xdp_uplink` decides about the same bytes.
     pub(crate) fn check(&self, case: &Case) {
         let name = case.name;
         let before = self.counters();
         let (returned, packet) = self.run(case);
-        let counted: Vec<_> = self
-            .counters()
-            .into_iter()
-            .zip(before)
-            .filter(|(now, before)| now != before)
-            .map(|((slot, now), (_, before))| (slot, now.packets - before.packets))
-            .collect();
+        let counted = self.counted_since(before);
         assert_eq!(counted, counted_slots(case.outcome), "{name}: counters");
         assert_eq!(returned, return_value(case), "{name}: returned");
         let wanted = case.out.as_ref().unwrap_or(&case.packet);
         assert_eq!(hex(&packet), hex(wanted), "{name}: packet out");
+        // There are no aggregates yet where XDP runs.
+        if case.program == Program::FromUplink && case.gso_size == 0 {
+            self.check_frame(case);
+        }
+    }
+
+    /// What was counted since `before`: slots and packets.
+    pub(crate) fn counted_since(&self, before: Vec<(u32, Counter)>) -> Vec<(u32, u64)> {
+        self.counters()
+            .into_iter()
+            .zip(before)
+            .filter(|(now, before)| now != before)
+            .map(|((slot, now), (_, before))| (slot, now.packets - before.packets))
+            .collect()
     }
 
     pub(crate) fn check_all(&self, cases: &[Case]) {
@@ -141,8 +151,11 @@ impl World {
     }
 
     fn program(&self, program: Program) -> SchedClassifier {
-        SchedClassifier::from_pin(self.bpf_dir.join("progs").join(program.name()))
-            .expect("a pinned program")
+        SchedClassifier::from_pin(self.program_pin(program)).expect("a pinned program")
+    }
+
+    pub(crate) fn program_pin(&self, program: Program) -> PathBuf {
+        self.bpf_dir.join("progs").join(program.name())
     }
 
     pub(crate) fn counters(&self) -> Vec<(u32, Counter)> {
@@ -150,7 +163,8 @@ impl World {
     }
 
     fn fill(&self) {
-        let pods = [("10.244.1.2", "fd00:1::2", POD_A, MAC_A, 0)]
+        let frames = pod_flags::FRAMES;
+        let pods = [("10.244.1.2", "fd00:1::2", POD_A, MAC_A, frames)]
             .into_iter()
             .chain([("10.244.1.3", "fd00:1::3", POD_B, MAC_B, 0)])
             .chain([("10.244.1.0", "fd00:1::", OVERLAY, VTEP[1], pod_flags::HOST)]);
@@ -230,6 +244,8 @@ pub(crate) fn config() -> Config {
         pad: 0,
         prefix_lens_v4: [96 + 28, 96 + 24, 0, 0, 0, 0, 0, 0],
         prefix_lens_v6: [80, 64, 0, 0, 0, 0, 0, 0],
+        uplink_mac: UPLINK_MAC,
+        pad2: [0; 2],
     }
 }
 

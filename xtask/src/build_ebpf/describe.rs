@@ -67,6 +67,7 @@ impl Program {
             "from_uplink" => "TC ingress, uplink",
             "from_overlay" => "TC ingress, oxlan0",
             "to_overlay" => "TC egress, oxlan0",
+            "xdp_uplink" => "XDP in the driver, uplink",
             "watch_bpf" => "fexit, the bpf system call",
             _ => return self.section.clone(),
         };
