@@ -43,7 +43,12 @@ pub struct PodValue {
     pub mac: Mac,
     /// MAC of the host side of the veth: source of what is delivered to the pod.
     pub host_mac: Mac,
+    /// The node's number for the pod's network namespace (RTM_GETNSID); [`UNKNOWN_NETNS`] if there is none.
+    pub netns: i32,
 }
+
+/// [`PodValue::netns`] of an entry whose namespace has no known number.
+pub const UNKNOWN_NETNS: i32 = -1;
 
 /// Bits of [`PodValue::flags`].
 pub mod pod_flags {
@@ -235,7 +240,7 @@ pub struct AuditRecord {
 
 const _: () = {
     assert!(size_of::<Addr>() == 16);
-    assert!(size_of::<PodValue>() == 20);
+    assert!(size_of::<PodValue>() == 24);
     assert!(size_of::<FlowKey>() == 40);
     assert!(size_of::<FlowValue>() == 4);
     assert!(size_of::<RouteKey>() == 20);

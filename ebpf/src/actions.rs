@@ -15,8 +15,8 @@ use oxlan_common::packet::icmp::{
 use oxlan_common::packet::{ETHERNET_LEN, Front, Packet as _, nd};
 use oxlan_common::wire::GATEWAY_MAC;
 
-use crate::skb::{Refused, Skb};
-use crate::tables::{self, count, count_drop, may_answer, packets};
+use crate::skb::{Mark, Refused, Skb};
+use crate::tables::{self, count, count_drop, mark_aggregate, may_answer, packets};
 use crate::tunnel_key;
 
 /// The next program of the hook, or the kernel, goes on with the packet: `TCX_NEXT`, and for clsact "no match".
@@ -99,10 +99,43 @@ pub(crate) fn decapsulate(
     ecn: Option<u8>,
 ) -> i32 {
     let len = skb.len();
-    if skb.shrink_from_tunnel(front.is_v6()).is_err() {
+    if skb.shrink_from_tunnel(front.is_v6(), Mark::None).is_err() {
         // Nothing has changed, so the overlay device can do it.
         return pass(skb, Verdict::ToOverlay);
     }
+    deliver_decapsulated(skb, front, pod, ecn, len)
+}
+
+/// The same for an aggregate, if its mark can be taken off or does not matter.
+#[inline(always)]
+pub(crate) fn decapsulate_aggregate(
+    skb: &mut Skb,
+    front: &mut Front,
+    pod: &PodValue,
+    ecn: Option<u8>,
+    is_consumed: bool,
+    bucket: u32,
+) -> i32 {
+    let len = skb.len();
+    let is_v6 = front.is_v6();
+    let is_stripped = skb.shrink_from_tunnel(is_v6, Mark::Remove).is_ok()
+        || (is_consumed && skb.shrink_from_tunnel(is_v6, Mark::Keep).is_ok());
+    if !is_stripped {
+        mark_aggregate(bucket);
+        return pass(skb, Verdict::ToOverlay);
+    }
+    deliver_decapsulated(skb, front, pod, ecn, len)
+}
+
+/// Gives a packet that was `len` bytes long before its tunnel headers went to a pod of this node.
+#[inline(always)]
+fn deliver_decapsulated(
+    skb: &mut Skb,
+    front: &mut Front,
+    pod: &PodValue,
+    ecn: Option<u8>,
+    len: u32,
+) -> i32 {
     match readdress(skb, front, pod, ecn) {
         Ok(()) => {
             count(Verdict::FromVtep, len);

@@ -9,6 +9,7 @@
 mod actions;
 mod maps;
 mod skb;
+mod socket;
 mod tables;
 mod tunnel_key;
 mod watch;
@@ -64,6 +65,12 @@ fn from_uplink(ctx: TcContext) -> i32 {
     match decide::from_uplink(skb, front, &Maps) {
         FromUplink::NotOurs => PASS,
         FromUplink::Deliver { pod, ecn } => actions::decapsulate(skb, front, pod, ecn),
+        FromUplink::DeliverAggregate {
+            pod,
+            ecn,
+            is_consumed,
+            bucket,
+        } => actions::decapsulate_aggregate(skb, front, pod, ecn, is_consumed, bucket),
         FromUplink::ToOverlay(aside) => {
             match aside {
                 Aside::Aggregate { bucket } => tables::mark_aggregate(bucket),

@@ -8,9 +8,12 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers;
 use aya_ebpf::programs::TcContext;
+use oxlan_common::packet::ip::Ip;
 use oxlan_common::packet::outer::DECAPSULATED_LEN;
 use oxlan_common::packet::{ETHERNET_LEN, Packet, checksum};
 use oxlan_common::wire::OVERHEAD_V4;
+
+use crate::socket;
 
 /// Mark in `skb->tc_index`, which the host's stack leaves alone, of a packet that was lent to it.
 ///
@@ -30,6 +33,32 @@ const ENCAP_FLAGS: u64 = ENCAP_L2_ETHERNET
     | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 as u64
     | BPF_F_ADJ_ROOM_ENCAP_L4_UDP as u64
     | BPF_F_ADJ_ROOM_FIXED_GSO as u64;
+
+/// `BPF_F_ADJ_ROOM_DECAP_L4_UDP`, which is younger than the bindings: an aggregate is no longer one in a UDP tunnel.
+const DECAP_L4_UDP: u64 = 1 << 10;
+
+/// What becomes of an aggregate's mark that it is one in a tunnel (`SKB_GSO_UDP_TUNNEL`).
+#[derive(Clone, Copy)]
+pub(crate) enum Mark {
+    /// It is no aggregate.
+    None,
+    /// It stays.
+    Keep,
+    /// It goes.
+    Remove,
+}
+
+impl Mark {
+    /// Flags for the helper. The size of an aggregate's segments does not count any headers.
+    #[inline(always)]
+    const fn flags(self) -> u64 {
+        match self {
+            Self::None => 0,
+            Self::Keep => BPF_F_ADJ_ROOM_FIXED_GSO as u64,
+            Self::Remove => BPF_F_ADJ_ROOM_FIXED_GSO as u64 | DECAP_L4_UDP,
+        }
+    }
+}
 
 /// A helper of the kernel refused.
 pub(crate) struct Refused;
@@ -82,16 +111,17 @@ impl Skb {
     /// Removes all tunnel headers behind the outer Ethernet header, which becomes the inner packet's.
     ///
     /// The kernel refuses before it changes anything, as above; IPv6 before Linux 6.3 (commit
-    /// d219df60a70e, "bpf: Add ipip6 and ip6ip decap support for bpf_skb_adjust_room()").
+    /// d219df60a70e, "bpf: Add ipip6 and ip6ip decap support for bpf_skb_adjust_room()"), and to remove
+    /// an aggregate's mark before 7.3.
     #[inline(always)]
-    pub(crate) fn shrink_from_tunnel(&mut self, to_ipv6: bool) -> Result<(), Refused> {
+    pub(crate) fn shrink_from_tunnel(&mut self, to_ipv6: bool, mark: Mark) -> Result<(), Refused> {
         // The kernel has noted the outer packet's protocol.
         let protocol = if to_ipv6 {
             BPF_F_ADJ_ROOM_DECAP_L3_IPV6
         } else {
             0
         };
-        let flags = u64::from(protocol) | u64::from(BPF_F_ADJ_ROOM_NO_CSUM_RESET);
+        let flags = u64::from(protocol) | u64::from(BPF_F_ADJ_ROOM_NO_CSUM_RESET) | mark.flags();
         self.ctx
             .skb
             .adjust_room(-(DECAPSULATED_LEN as i32), BPF_ADJ_ROOM_MAC, flags)
@@ -256,6 +286,11 @@ impl Packet for Skb {
     #[inline(always)]
     fn is_to_us(&self) -> bool {
         self.field().pkt_type == PACKET_HOST
+    }
+
+    #[inline(always)]
+    fn has_tcp_socket(&self, ip: &Ip, netns: i32) -> bool {
+        socket::is_connected(&self.ctx, self, ip, netns)
     }
 }
 

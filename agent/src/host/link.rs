@@ -28,6 +28,8 @@ pub struct LinkState {
     pub up: bool,
     /// Whether the kernel has begun to send on it.
     pub running: bool,
+    /// The number of the namespace of its other end, if that is another one.
+    pub peer_netns: Option<i32>,
 }
 
 /// Waits until the kernel sends on the host side, which begins some time after both sides are up.
@@ -130,12 +132,14 @@ fn state(link: &LinkMessage, name: &str) -> Option<LinkState> {
         mac: Mac::ZERO,
         up: link.header.flags.contains(LinkFlags::Up),
         running: false,
+        peer_netns: None,
     };
     let mut about = false;
     for attribute in &link.attributes {
         match attribute {
             LinkAttribute::IfName(found) => about = found == name,
             LinkAttribute::Mtu(mtu) => state.mtu = *mtu,
+            LinkAttribute::LinkNetNsId(id) => state.peer_netns = Some(*id),
             LinkAttribute::OperState(found) => state.running = *found == State::Up,
             LinkAttribute::Address(mac) => {
                 state.mac = Mac::new(mac.as_slice().try_into().unwrap_or_default());

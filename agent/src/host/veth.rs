@@ -9,7 +9,7 @@ use std::time::Duration;
 use oxlan_common::addr::Mac;
 use oxlan_common::wire::{GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, MIN_MTU_V6};
 
-use super::link::{self, link_of, required};
+use super::link::{self, LinkState, link_of, required};
 use super::messages::{self, Route};
 use super::netns::{Netns, NetnsError};
 use super::rtnl::{Batch, Rtnl, RtnlError};
@@ -61,13 +61,13 @@ pub struct HostRoute {
     pub source: Option<IpAddr>,
 }
 
-/// Makes the pair, both sides down, and returns the interface index of the host side.
+/// Makes the pair, both sides down, and returns the host side.
 ///
 /// A host side of the same name that is there already is a leftover without a record: it goes first.
 ///
 /// # Errors
 /// When the pod has an interface of that name, or the kernel refuses.
-pub fn create(rtnl: &mut Rtnl, netns: &Netns, pair: &Pair<'_>) -> Result<u32, VethError> {
+pub fn create(rtnl: &mut Rtnl, netns: &Netns, pair: &Pair<'_>) -> Result<LinkState, VethError> {
     let name = pair.host_ifname;
     let mut batch = Batch::new();
     batch.remove(
@@ -80,7 +80,7 @@ pub fn create(rtnl: &mut Rtnl, netns: &Netns, pair: &Pair<'_>) -> Result<u32, Ve
     );
     batch.request(format!("find {name}"), messages::get_link(name));
     match rtnl.run(batch) {
-        Ok(answers) => Ok(link_of(&answers, name)?.ifindex),
+        Ok(answers) => Ok(link_of(&answers, name)?),
         Err(e) if e.errno() == Some(nix::libc::EEXIST) => Err(VethError::InterfaceExists {
             netns: netns.path().display().to_string(),
             ifname: pair.pod_ifname.to_owned(),
@@ -237,8 +237,9 @@ mod tests {
                 pod_mac: Mac::new([0x0a, 0x58, 10, 0, 0, 1]),
                 mtu: 1450,
             };
-            let index = create(&mut rtnl, &netns, &pair).unwrap();
-            connect_host(&mut rtnl, &pair, index, &[]).unwrap();
+            let host_side = create(&mut rtnl, &netns, &pair).unwrap();
+            assert!(host_side.peer_netns.is_some_and(|number| number >= 0));
+            connect_host(&mut rtnl, &pair, host_side.ifindex, &[]).unwrap();
             let mut wait = |patience| {
                 wait_until_running(&mut rtnl, "oxltest", Duration::from_millis(patience)).unwrap()
             };

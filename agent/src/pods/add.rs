@@ -74,8 +74,10 @@ impl Inner {
         facts: &NodeFacts,
     ) -> Result<Attachment, PodError> {
         let mut rtnl = Rtnl::open()?;
-        let ifindex = veth::create(&mut rtnl, netns, &pair(&attachment))?;
+        let host_side = veth::create(&mut rtnl, netns, &pair(&attachment))?;
+        let ifindex = host_side.ifindex;
         attachment.host_ifindex = ifindex;
+        attachment.netns_id = host_side.peer_netns;
         self.steps.reached(Step::AddLinked);
         let attached = self.datapath.attach(&attachment.host_ifname, ifindex);
         attached.map_err(datapath("attach from_pod"))?;

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use oxlan_common::addr::Mac;
-use oxlan_common::maps::PodValue;
+use oxlan_common::maps::{PodValue, UNKNOWN_NETNS};
 use serde::{Deserialize, Serialize};
 
 /// Where an attachment is in its life.
@@ -57,6 +57,9 @@ pub struct Attachment {
     /// MAC of the host side.
     #[serde(with = "mac_text")]
     pub host_mac: Mac,
+    /// The node's number for the container's namespace, by which the programs ask for its sockets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns_id: Option<i32>,
     /// MTU of both sides, bytes.
     pub mtu: u16,
     /// The most that the network configuration allows, when it says so; `mtu` follows the node's below it.
@@ -78,6 +81,7 @@ impl Attachment {
             flags: 0,
             mac: self.mac,
             host_mac: self.host_mac,
+            netns: self.netns_id.unwrap_or(UNKNOWN_NETNS),
         }
     }
 
@@ -89,6 +93,7 @@ impl Attachment {
             host_ifindex: self.host_ifindex,
             mac: self.mac,
             host_mac: self.host_mac,
+            netns_id: self.netns_id,
             addresses: self.addresses.clone(),
             mtu: self.mtu,
         }
@@ -106,6 +111,8 @@ pub struct DesiredPod {
     pub mac: Mac,
     /// MAC of the host side.
     pub host_mac: Mac,
+    /// The node's number for the pod's namespace.
+    pub netns_id: Option<i32>,
     /// Addresses: a host route and a neighbour each.
     pub addresses: Vec<IpAddr>,
     /// MTU of both sides, bytes.

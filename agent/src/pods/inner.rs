@@ -99,6 +99,7 @@ impl Inner {
             host_ifname: host_ifname.unwrap_or_default(),
             host_ifindex: 0,
             host_mac: Mac::new(GATEWAY_MAC),
+            netns_id: None,
             mtu,
             mtu_limit: request.mtu,
             created: super::seconds_since_1970(),

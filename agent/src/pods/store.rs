@@ -195,6 +195,7 @@ mod tests {
             host_ifname: "oxl00000000001".into(),
             host_ifindex: 7,
             host_mac: Mac::new([0x0e, 0, 0, 0, 0, 1]),
+            netns_id: Some(3),
             mtu: 1450,
             mtu_limit: None,
             created: 1,

@@ -7,8 +7,8 @@ use bytemuck::Zeroable;
 use ipnet::IpNet;
 use oxlan_common::addr::{Addr, Mac, V4_PREFIX_BITS};
 use oxlan_common::maps::{
-    Config, MAP_ABI, MAX_PREFIX_LENGTHS, PodValue, RouteKey, RouteValue, VtepValue, pod_flags,
-    route_flags,
+    Config, MAP_ABI, MAX_PREFIX_LENGTHS, PodValue, RouteKey, RouteValue, UNKNOWN_NETNS, VtepValue,
+    pod_flags, route_flags,
 };
 use oxlan_common::wire::{MIN_MTU_V6, OVERHEAD_V4, OVERHEAD_V6};
 
@@ -269,6 +269,7 @@ fn pods(facts: &Facts<'_>, overlay_ifindex: u32) -> BTreeMap<Addr, PodValue> {
             flags: pod_flags::HOST,
             mac: facts.own.vtep_mac(),
             host_mac: facts.own.vtep_mac(),
+            netns: UNKNOWN_NETNS,
         };
         (Addr::from(c.network()), value)
     });
@@ -278,6 +279,7 @@ fn pods(facts: &Facts<'_>, overlay_ifindex: u32) -> BTreeMap<Addr, PodValue> {
             flags: 0,
             mac: pod.mac,
             host_mac: pod.host_mac,
+            netns: pod.netns_id.unwrap_or(UNKNOWN_NETNS),
         };
         pod.addresses.iter().map(move |a| (Addr::from(*a), value))
     });

@@ -5,8 +5,9 @@ use super::{Tables, TunnelKey, configured};
 use crate::counters::DropReason;
 use crate::maps::{BULK_BUCKETS, Config, PodValue};
 use crate::packet::ecn::{self, Decapsulated};
+use crate::packet::ip::Ip;
 use crate::packet::outer::{OUTER_LEN, Outer};
-use crate::packet::{ETHERNET_LEN, Front, Packet};
+use crate::packet::{ETHERNET_LEN, Front, Packet, TCP};
 
 /// Lengths of UDP and VXLAN headers and inner Ethernet header.
 const MIN_UDP_LEN: u32 = 8 + 8 + 14;
@@ -24,6 +25,19 @@ pub enum FromUplink<'t> {
         /// New ECN bits of the inner packet, if they change.
         ecn: Option<u8>,
     },
+    /// The same for an aggregate. The kernel has marked it as one in a tunnel. Where it cannot take the mark
+    /// off again, the aggregate is only for a socket, which does not look at marks: forwarded again, or
+    /// cut into UDP datagrams, it would be cut wrongly. Else it goes by the overlay device.
+    DeliverAggregate {
+        /// The pod.
+        pod: &'t PodValue,
+        /// New ECN bits of the inner packet, if they change.
+        ecn: Option<u8>,
+        /// Whether a TCP socket of the pod takes it.
+        is_consumed: bool,
+        /// Its bucket of flows, which have to follow it if it goes by the overlay device.
+        bucket: u32,
+    },
     /// Leave it to the overlay device.
     ToOverlay(Aside),
     /// Not allowed, or broken.
@@ -33,13 +47,13 @@ pub enum FromUplink<'t> {
 /// Why a packet goes by the overlay device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Aside {
-    /// An aggregate: taken apart here, it would be cut wrongly later. Or a frame that the program
-    /// cannot hand on. The packets of its bucket of flows have to follow it, or they would overtake it.
+    /// A frame that the program cannot hand on. The packets of its bucket of flows have to follow it,
+    /// or they would overtake it.
     Aggregate {
         /// The bucket.
         bucket: u32,
     },
-    /// It follows an aggregate.
+    /// It follows an aggregate, which it would overtake.
     Follower,
     /// Its UDP checksum has to be verified.
     Checksum,
@@ -84,41 +98,47 @@ fn tunnel_packet<'t, T: Tables>(
     let remote = outer.src();
     let key = TunnelKey { remote, vni };
     let inner = inner::accept(packet, OUTER_LEN, front, &key, tables, config)?;
-    if let Some(aside) = aside(packet, outer, tables, config) {
-        return Ok(FromUplink::ToOverlay(aside));
+    let Inner::Pod(pod, ip) = inner else {
+        return Ok(FromUplink::ToOverlay(Aside::Host));
+    };
+    let bucket = bucket(outer);
+    if packet.exceeds(OUTER_LEN + ETHERNET_LEN + u32::from(config.mtu)) {
+        return Ok(FromUplink::ToOverlay(Aside::Aggregate { bucket }));
     }
-    match inner {
-        Inner::Host(_) => Ok(FromUplink::ToOverlay(Aside::Host)),
-        Inner::Pod(pod, inner_ecn) => {
-            let ecn = match ecn::decapsulate(outer.ecn(), inner_ecn) {
-                Decapsulated::Keep => None,
-                Decapsulated::Mark(mark) => Some(mark),
-                Decapsulated::Drop => return Err(DropReason::CongestionMark),
-            };
-            Ok(FromUplink::Deliver { pod, ecn })
-        }
+    if outer.has_udp_checksum() {
+        return Ok(FromUplink::ToOverlay(Aside::Checksum));
+    }
+    let is_aggregate = packet.gso_size() != 0;
+    let follows = !is_aggregate && tables.follows_aggregate(bucket);
+    let is_consumed = (is_aggregate || follows) && is_consumed(packet, pod, &ip);
+    if follows && !is_consumed {
+        return Ok(FromUplink::ToOverlay(Aside::Follower));
+    }
+    let ecn = match ecn::decapsulate(outer.ecn(), ip.ecn) {
+        Decapsulated::Keep => None,
+        Decapsulated::Mark(mark) => Some(mark),
+        Decapsulated::Drop => return Err(DropReason::CongestionMark),
+    };
+    if is_aggregate {
+        Ok(FromUplink::DeliverAggregate {
+            pod,
+            ecn,
+            is_consumed,
+            bucket,
+        })
+    } else {
+        Ok(FromUplink::Deliver { pod, ecn })
     }
 }
 
-/// Why this packet must not be decapsulated here, whatever is in it.
+/// Whether the packet ends in a TCP socket of the pod. All packets of such a flow take the same way,
+/// whatever other flows of their bucket do.
 #[inline(always)]
-fn aside<T: Tables>(
-    packet: &impl Packet,
-    outer: &Outer,
-    tables: &T,
-    config: &Config,
-) -> Option<Aside> {
-    let bucket = bucket(outer);
-    let longest = OUTER_LEN + ETHERNET_LEN + u32::from(config.mtu);
-    if packet.gso_size() != 0 || packet.exceeds(longest) {
-        Some(Aside::Aggregate { bucket })
-    } else if outer.has_udp_checksum() {
-        Some(Aside::Checksum)
-    } else if tables.follows_aggregate(bucket) {
-        Some(Aside::Follower)
-    } else {
-        None
-    }
+fn is_consumed(packet: &impl Packet, pod: &PodValue, ip: &Ip) -> bool {
+    ip.protocol == TCP
+        && !ip.is_later_fragment
+        && pod.netns >= 0
+        && packet.has_tcp_socket(ip, pod.netns)
 }
 
 /// The source port stands for the flow; the address tells apart senders that chose the same.

@@ -10,9 +10,10 @@ use crate::packet::ip::Ip;
 use crate::packet::{Front, Packet};
 
 /// Where an accepted inner packet goes.
+#[repr(u32)]
 pub(super) enum Inner<'t> {
-    /// To a pod of this node; with the packet's ECN bits.
-    Pod(&'t PodValue, u8),
+    /// To a pod of this node; with the packet's IP header.
+    Pod(&'t PodValue, Ip),
     /// To the host's own stack.
     Host(HostTask),
 }
@@ -38,7 +39,7 @@ pub(super) fn accept<'t, T: Tables>(
     if !belongs_to(&ip, key, vtep, tables, config) {
         return Err(DropReason::ForeignInnerSource);
     }
-    deliver(packet, &ip, tables, config)
+    deliver(packet, ip, tables, config)
 }
 
 /// The source is in a pod CIDR of the sender, or is the sender itself. Which of its underlay
@@ -60,23 +61,23 @@ fn belongs_to<T: Tables>(
 #[inline(always)]
 fn deliver<'t, T: Tables>(
     packet: &impl Packet,
-    ip: &Ip,
+    ip: Ip,
     tables: &'t T,
     config: &Config,
 ) -> Result<Inner<'t>, DropReason> {
     match tables.pod(&ip.dst) {
         Some(pod) if is_host(pod) => {
-            if is_to_tunnel_port(packet, ip, config) {
+            if is_to_tunnel_port(packet, &ip, config) {
                 Err(DropReason::TunnelPort)
             } else {
                 Ok(Inner::Host(HostTask::Route))
             }
         }
-        Some(pod) if flow::is_translated(packet, ip, pod, tables) => {
+        Some(pod) if flow::is_translated(packet, &ip, pod, tables) => {
             Ok(Inner::Host(HostTask::Translate))
         }
-        Some(_) if has_ended(ip) => Ok(Inner::Host(HostTask::Help)),
-        Some(pod) => Ok(Inner::Pod(pod, ip.ecn)),
+        Some(_) if has_ended(&ip) => Ok(Inner::Host(HostTask::Help)),
+        Some(pod) => Ok(Inner::Pod(pod, ip)),
         None if route(tables, config, &ip.dst).is_some_and(is_local) => {
             Ok(Inner::Host(HostTask::Help))
         }

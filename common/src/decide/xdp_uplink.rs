@@ -40,7 +40,10 @@ pub fn xdp_uplink<'t, T: Tables>(
 ) -> XdpUplink<'t> {
     match from_uplink(frame, front, tables) {
         FromUplink::Deliver { pod, ecn } if takes_frames(pod) => XdpUplink::Redirect { pod, ecn },
-        FromUplink::NotOurs | FromUplink::Deliver { .. } => XdpUplink::Pass,
+        // The driver makes no aggregates of frames before the kernel has them.
+        FromUplink::NotOurs | FromUplink::Deliver { .. } | FromUplink::DeliverAggregate { .. } => {
+            XdpUplink::Pass
+        }
         FromUplink::ToOverlay(aside) => match aside {
             Aside::Aggregate { bucket } => XdpUplink::PassFlow { bucket },
             Aside::Follower | Aside::Checksum | Aside::Host => XdpUplink::Pass,

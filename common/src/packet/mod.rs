@@ -80,6 +80,15 @@ pub trait Packet {
         false
     }
 
+    /// Whether a TCP connection in the network namespace with this number, seen from the device's, is the packet's.
+    ///
+    /// `false` if nobody can tell. A listening socket is no connection: translation of addresses may send
+    /// the connection elsewhere.
+    #[inline(always)]
+    fn has_tcp_socket(&self, _ip: &ip::Ip, _netns: i32) -> bool {
+        false
+    }
+
     /// `N` bytes from `offset` on.
     #[inline(always)]
     fn bytes<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {

@@ -2,6 +2,7 @@
 
 use oxlan_common::addr::{Addr, Mac};
 use oxlan_common::packet::Packet;
+use oxlan_common::packet::ip::Ip;
 
 use crate::describe::{Fragment, Frame, FromPodCase, IpCase, L4, TunnelCase};
 
@@ -12,6 +13,8 @@ pub(crate) struct SlicePacket {
     pub(crate) gso_size: u32,
     pub(crate) is_tagged: bool,
     pub(crate) is_to_us: bool,
+    /// Whether there is a connection for the packet in each namespace.
+    pub(crate) has_socket: bool,
 }
 
 impl Packet for SlicePacket {
@@ -42,6 +45,14 @@ impl Packet for SlicePacket {
 
     fn is_to_us(&self) -> bool {
         self.is_to_us
+    }
+
+    fn has_tcp_socket(&self, _ip: &Ip, netns: i32) -> bool {
+        assert!(
+            netns >= 0,
+            "a negative number means the node's own namespace"
+        );
+        self.has_socket
     }
 }
 

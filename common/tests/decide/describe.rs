@@ -2,7 +2,8 @@
 
 use oxlan_common::addr::{Addr, Mac};
 use oxlan_common::maps::{
-    Config, MAP_ABI, PodValue, RouteKey, RouteValue, VtepValue, pod_flags, route_flags,
+    Config, MAP_ABI, PodValue, RouteKey, RouteValue, UNKNOWN_NETNS, VtepValue, pod_flags,
+    route_flags,
 };
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -87,6 +88,7 @@ pub(crate) struct TunnelCase {
     pub(crate) gso_size: u32,
     pub(crate) is_tagged: bool,
     pub(crate) is_to_us: bool,
+    pub(crate) has_socket: bool,
 }
 
 fn v4(a: u8, b: u8, c: u8, d: u8) -> Addr {
@@ -256,7 +258,7 @@ pub(crate) fn tunnel_case() -> impl Strategy<Value = TunnelCase> {
         weighted(1_u32, vec![0, 2, 0xff_ffff]),
         weighted(OWN_VTEP, vec![mac(2), Mac::BROADCAST]),
     );
-    let meta = (weighted(0_u32, vec![1000]), rare(), rare());
+    let meta = (weighted(0_u32, vec![1000]), rare(), rare(), any::<bool>());
     let usual = [
         [v4(10, 244, 2, 2), v4(10, 244, 1, 2)],
         [v6("fd00:2::2"), v6("fd00:1::2")],
@@ -276,6 +278,7 @@ pub(crate) fn tunnel_case() -> impl Strategy<Value = TunnelCase> {
         gso_size: meta.0,
         is_tagged: meta.1,
         is_to_us: !meta.2,
+        has_socket: meta.3,
     })
 }
 
@@ -329,11 +332,14 @@ fn mostly<T: Clone + std::fmt::Debug + 'static>(all: Vec<T>) -> impl Strategy<Va
 
 fn all_pods() -> Vec<(Addr, PodValue)> {
     let entry = |addr, ifindex, flags, mac| {
+        // The second pod is one of an agent that did not ask for the namespace's number.
+        let netns = if ifindex == 101 { 7 } else { UNKNOWN_NETNS };
         let pod = PodValue {
             ifindex,
             flags,
             mac,
             host_mac: OWN_VTEP,
+            netns,
         };
         (addr, pod)
     };

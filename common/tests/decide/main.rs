@@ -15,7 +15,7 @@ use bytes::{SlicePacket, pod_frame, tunnel_frame};
 use describe::{FromPodCase, TunnelCase, from_pod_case, tunnel_case, world as any_world};
 use oxlan_common::addr::Addr;
 use oxlan_common::decide::{
-    self, Aside, FromOverlay, FromPod, FromUplink, HostTask, ToOverlay, TunnelKey,
+    self, FromOverlay, FromPod, FromUplink, HostTask, ToOverlay, TunnelKey,
 };
 use oxlan_common::packet::Front;
 use proptest::prelude::*;
@@ -28,6 +28,7 @@ fn decide_from_pod(case: &FromPodCase, world: &World) -> Outcome {
         gso_size: case.gso_size,
         is_tagged: case.is_tagged,
         is_to_us: true,
+        has_socket: false,
     };
     let mut front = Front::empty();
     assert!(front.read(&packet, 0));
@@ -52,13 +53,19 @@ fn decide_from_uplink(case: &TunnelCase, world: &World) -> Outcome {
         gso_size: case.gso_size,
         is_tagged: case.is_tagged,
         is_to_us: case.is_to_us,
+        has_socket: case.has_socket,
     };
     let mut front = Front::empty();
     match decide::from_uplink(&packet, &mut front, world) {
         FromUplink::NotOurs => Outcome::Next,
         FromUplink::Deliver { pod, ecn } => Outcome::Decapsulated(pod.ifindex, ecn),
-        FromUplink::ToOverlay(Aside::Aggregate { .. }) => Outcome::Aggregate,
-        FromUplink::ToOverlay(Aside::Follower | Aside::Checksum | Aside::Host) => Outcome::Overlay,
+        FromUplink::DeliverAggregate {
+            pod,
+            ecn,
+            is_consumed,
+            ..
+        } => Outcome::Aggregate(pod.ifindex, ecn, is_consumed),
+        FromUplink::ToOverlay(_) => Outcome::Overlay,
         FromUplink::Drop(reason) => Outcome::Dropped(reason),
     }
 }
@@ -70,6 +77,7 @@ fn decide_from_overlay(case: &TunnelCase, key: Option<TunnelKey>, world: &World)
         gso_size: case.gso_size,
         is_tagged: case.is_tagged,
         is_to_us: true,
+        has_socket: case.has_socket,
     };
     let mut front = Front::empty();
     assert!(front.read(&packet, 0));
@@ -90,6 +98,7 @@ fn decide_to_overlay(case: &FromPodCase, world: &World) -> Outcome {
         gso_size: 0,
         is_tagged: false,
         is_to_us: true,
+        has_socket: false,
     };
     let mut front = Front::empty();
     assert!(front.read(&packet, 0));
@@ -134,7 +143,7 @@ proptest! {
         if bytes.len() > 14 {
             bytes[12..14].copy_from_slice(&ethertypes[kind]);
         }
-        let packet = SlicePacket { bytes, ifindex: 101, gso_size: 0, is_tagged: false, is_to_us: true };
+        let packet = SlicePacket { bytes, ifindex: 101, gso_size: 0, is_tagged: false, is_to_us: true, has_socket: false };
         let mut front = Front::empty();
         if front.read(&packet, 0) {
             let _ = decide::from_pod(&packet, &front, &world);

@@ -164,21 +164,34 @@ pub(crate) fn from_uplink(case: &TunnelCase, world: &World) -> Outcome {
         Ok(inner) => inner,
         Err(reason) => return Outcome::Dropped(reason),
     };
-    if case.gso_size > 0 {
-        return Outcome::Aggregate;
-    }
     let Inner::Pod(ifindex, inner_ecn) = inner else {
         return Outcome::Overlay;
     };
-    if case.has_checksum || world.follows {
+    let is_aggregate = case.gso_size > 0;
+    let is_consumed = is_consumed(case, ifindex);
+    if case.has_checksum || (world.follows && !is_aggregate && !is_consumed) {
         return Outcome::Overlay;
     }
-    match (case.outer_ecn, inner_ecn) {
-        (3, 0) => Outcome::Dropped(CongestionMark),
-        (3, 1 | 2) => Outcome::Decapsulated(ifindex, Some(3)),
-        (1, 2) => Outcome::Decapsulated(ifindex, Some(1)),
-        _ => Outcome::Decapsulated(ifindex, None),
+    let mark = match (case.outer_ecn, inner_ecn) {
+        (3, 0) => return Outcome::Dropped(CongestionMark),
+        (3, 1 | 2) => Some(3),
+        (1, 2) => Some(1),
+        _ => None,
+    };
+    if is_aggregate {
+        Outcome::Aggregate(ifindex, mark, is_consumed)
+    } else {
+        Outcome::Decapsulated(ifindex, mark)
     }
+}
+
+/// Only one pod's namespace is known.
+fn is_consumed(case: &TunnelCase, ifindex: u32) -> bool {
+    let is_tcp = |ip: &IpCase| matches!(ip.l4, L4::Tcp { .. }) && ip.fragment != Fragment::Later;
+    let Frame::Ip(ip) = &case.frame else {
+        return false;
+    };
+    case.has_socket && ifindex == 101 && is_tcp(ip)
 }
 
 pub(crate) fn from_overlay(case: &TunnelCase, has_key: bool, world: &World) -> Outcome {

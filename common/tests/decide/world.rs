@@ -15,7 +15,8 @@ pub(crate) enum Outcome {
     Host,
     Translated,
     Overlay,
-    Aggregate,
+    /// To which pod, with which new mark, and whether a socket takes it.
+    Aggregate(u32, Option<u8>, bool),
     Answer(Addr),
     TooBig(Addr, u16),
     Ignored,

@@ -11,7 +11,8 @@ use nix::sched::{CloneFlags, unshare};
 use oxlan::datapath::{AttachMode, Datapath, Options, Program, remove_all};
 use oxlan_common::addr::{Addr, Mac};
 use oxlan_common::maps::{
-    Config, Counter, MAP_ABI, PodValue, RouteKey, RouteValue, VtepValue, pod_flags, route_flags,
+    Config, Counter, MAP_ABI, PodValue, RouteKey, RouteValue, UNKNOWN_NETNS, VtepValue, pod_flags,
+    route_flags,
 };
 use oxlan_common::wire::{DEFAULT_PORT, DEFAULT_VNI, GATEWAY_MAC};
 use oxlan_tests::packet::addr;
@@ -174,6 +175,7 @@ impl World {
                 flags,
                 mac,
                 host_mac: GATEWAY,
+                netns: UNKNOWN_NETNS,
             };
             for ip in [v4, v6] {
                 self.datapath.pods().set(&addr(ip), &pod).expect(ip);

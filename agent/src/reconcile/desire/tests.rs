@@ -50,6 +50,7 @@ fn with_mode<T>(mode: Mode, node: &str, test: impl FnOnce(&Facts<'_>) -> T) -> T
         host_ifindex: 9,
         mac: Mac::new([0x0a, 0x58, 10, 244, 1, 2]),
         host_mac: Mac::new([0x0e, 0x6f, 0x78, 0x6c, 0x61, 0x6e]),
+        netns_id: Some(3),
         addresses: vec![
             "10.244.1.2".parse().unwrap(),
             "fd00:10:244:1::2".parse().unwrap(),
