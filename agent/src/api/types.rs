@@ -67,7 +67,7 @@ pub struct Status {
     pub pods: usize,
     /// How many nodes the cluster has, this one included.
     pub nodes: usize,
-    /// How the programs are attached: `tcx` or `clsact`.
+    /// How the programs of the uplink and the overlay device are attached: `tcx` or `clsact`; those of pods are always filters of `clsact`.
     pub attach: String,
     /// Directory of the pinned maps and links.
     pub bpf_dir: String,

@@ -45,6 +45,20 @@ impl AttachMode {
             Ok(_) | Err(_) => Self::Tcx,
         }
     }
+
+    /// How a kernel that can do `self` gets a program onto a new device.
+    ///
+    /// On pods' devices always as a filter: a new TCX link waits for a grace period of RCU while it
+    /// holds the kernel's lock on links (kernel/bpf/tcx.c, `tcx_entry_sync`; 15 ms at 250 Hz), and
+    /// so does the end of a device that has one. A filter of a new `clsact` waits for an expedited one, below 1 ms.
+    /// An XDP program always has a link.
+    pub(super) const fn of(self, program: Program) -> Self {
+        match program {
+            Program::FromPod | Program::ToPod => Self::Clsact,
+            Program::FromUplink | Program::FromOverlay | Program::ToOverlay => self,
+            Program::XdpUplink => Self::Tcx,
+        }
+    }
 }
 
 impl Datapath {
@@ -61,10 +75,13 @@ impl Datapath {
     ) -> Result<Attached, DatapathError> {
         check_device(ifname, ifindex)?;
         let mut loaded = self.lock();
-        match self.mode_of(program) {
+        match self.mode_for(&loaded, program, ifname, ifindex) {
             AttachMode::Tcx => self.attach_link(&mut loaded, program, ifname, ifindex),
             AttachMode::Clsact => {
                 let path = self.pins.link(program, ifname, ifindex);
+                // A link that is not in force any more must not come back as a pin.
+                loaded.links.remove(&(program, ifindex));
+                self.pins.create_dirs()?;
                 clsact::attach(
                     classifier(&mut loaded.ebpf, program)?,
                     program,
@@ -88,7 +105,7 @@ impl Datapath {
         ifindex: u32,
     ) -> Result<(), DatapathError> {
         let mut loaded = self.lock();
-        if self.mode_of(program) == AttachMode::Clsact && check_device(ifname, ifindex).is_ok() {
+        if self.mode.of(program) == AttachMode::Clsact && check_device(ifname, ifindex).is_ok() {
             clsact::detach(program, ifname)?;
         }
         pins::remove_file(&self.pins.link(program, ifname, ifindex))?;
@@ -149,15 +166,6 @@ impl Datapath {
         result
     }
 
-    /// An XDP program always has a link.
-    fn mode_of(&self, program: Program) -> AttachMode {
-        if program.is_xdp() {
-            AttachMode::Tcx
-        } else {
-            self.mode
-        }
-    }
-
     fn attach_link(
         &self,
         loaded: &mut Loaded,
@@ -195,21 +203,43 @@ impl Datapath {
         pinned.map(|()| attached)
     }
 
+    /// How to attach a program: a link that is in force stays one, so that what it holds can be replaced without a gap.
+    fn mode_for(
+        &self,
+        loaded: &Loaded,
+        program: Program,
+        ifname: &str,
+        ifindex: u32,
+    ) -> AttachMode {
+        if self.may_have_link(program) && self.runs_link(loaded, program, ifname, ifindex) {
+            return AttachMode::Tcx;
+        }
+        self.mode.of(program)
+    }
+
+    /// Whether there can be a link of a program: if not, nobody need look for one.
+    fn may_have_link(&self, program: Program) -> bool {
+        self.mode == AttachMode::Tcx || program.is_xdp()
+    }
+
     fn is_alive(&self, loaded: &Loaded, program: Program, ifname: &str, ifindex: u32) -> bool {
         if check_device(ifname, ifindex).is_err() {
             return false;
         }
-        match (self.mode_of(program), loaded.links.get(&(program, ifindex))) {
-            (AttachMode::Clsact, _) => {
-                clsact::runs(program, ifindex, &self.pins.link(program, ifname, ifindex))
-            }
-            (AttachMode::Tcx, Some(link)) => runs(link, program, ifname, ifindex),
-            (AttachMode::Tcx, None) => {
-                let path = self.pins.link(program, ifname, ifindex);
-                PinnedLink::from_pin(path)
-                    .is_ok_and(|link| runs(&FdLink::from(link), program, ifname, ifindex))
-            }
+        let path = self.pins.link(program, ifname, ifindex);
+        let is_filter = self.mode.of(program) == AttachMode::Clsact;
+        (is_filter && clsact::runs(program, ifindex, &path))
+            || (self.may_have_link(program) && self.runs_link(loaded, program, ifname, ifindex))
+    }
+
+    /// Whether a link that we hold, or that is pinned, is in force on the device.
+    fn runs_link(&self, loaded: &Loaded, program: Program, ifname: &str, ifindex: u32) -> bool {
+        if let Some(link) = loaded.links.get(&(program, ifindex)) {
+            return runs(link, program, ifname, ifindex);
         }
+        let path = self.pins.link(program, ifname, ifindex);
+        PinnedLink::from_pin(path)
+            .is_ok_and(|link| runs(&FdLink::from(link), program, ifname, ifindex))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Attaching on kernels before 6.6: filters of the `clsact` queueing discipline.
+//! Attaching as filters of the `clsact` queueing discipline: pods' devices, and all on kernels before 6.6.
 //!
 //! A filter cannot be pinned, but it stays without being pinned. So that attachments are listed in
 //! one way, the program itself is pinned where a link would be.

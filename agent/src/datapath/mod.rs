@@ -105,6 +105,7 @@ struct Loaded {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttachMode {
     /// TCX links: Linux 6.6 (commit e420bed02507, "bpf: Add fd-based tcx multi-prog infra with link support").
+    /// A pod's device has a filter all the same, because it is made faster.
     Tcx,
     /// Filters of the `clsact` queueing discipline, for older kernels.
     Clsact,

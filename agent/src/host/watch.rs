@@ -22,13 +22,12 @@ use super::nftables::TABLE;
 use super::path_errors::PathErrors;
 
 /// Groups of `NETLINK_ROUTE` (include/uapi/linux/rtnetlink.h): links, neighbours, addresses,
-/// routes and rules of both families, sysctls of devices of both families, next hop objects.
-const ROUTE_GROUPS: [u32; 11] = [1, 3, 5, 7, 8, 9, 11, 19, 24, 25, 32];
+/// routes and rules of both families, sysctls of devices of both families, next hop objects;
+/// 4 is queueing disciplines and their filters.
+const ROUTE_GROUPS: [u32; 12] = [1, 3, 4, 5, 7, 8, 9, 11, 19, 24, 25, 32];
 
-/// `RTNLGRP_TC` (the same file): queueing disciplines and their filters.
-const FILTER_GROUP: u32 = 4;
-
-/// What of it means that a filter may be gone: `RTM_DELQDISC`, `RTM_NEWTFILTER`, `RTM_DELTFILTER`.
+/// What means that a filter may be gone, which has no link that would hold it: `RTM_DELQDISC`,
+/// `RTM_NEWTFILTER`, `RTM_DELTFILTER`.
 const FILTER: [u16; 3] = [37, 44, 45];
 
 /// `NFNLGRP_NFTABLES` (include/uapi/linux/netfilter/nfnetlink.h).
@@ -117,15 +116,13 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Starts to listen; to changes of filters only where `filters` says that they matter.
+    /// Starts to listen.
     ///
     /// # Errors
     /// When the system has no socket to give.
-    pub fn new(interest: SharedInterest, filters: bool) -> Result<Self, WatchError> {
-        let mut groups = ROUTE_GROUPS.to_vec();
-        groups.extend(filters.then_some(FILTER_GROUP));
+    pub fn new(interest: SharedInterest) -> Result<Self, WatchError> {
         Ok(Self {
-            route: listen(NETLINK_ROUTE, &groups)?,
+            route: listen(NETLINK_ROUTE, &ROUTE_GROUPS)?,
             netfilter: listen(NETLINK_NETFILTER, &[NFTABLES_GROUP])?,
             path_errors: path_errors(),
             interest,

@@ -14,7 +14,7 @@ use super::{NodeError, Obstacle, Options, uplink};
 use crate::api::types::{Device, Health};
 use crate::api::{self, ApiState};
 use crate::cluster::{ClusterConfig, ClusterError, Own};
-use crate::datapath::{AttachMode, Datapath};
+use crate::datapath::Datapath;
 use crate::host::preflight::{self, Directories};
 use crate::host::rtnl::Rtnl;
 use crate::host::watch::{Interest, Watch};
@@ -47,9 +47,7 @@ pub(super) async fn start(options: Options) -> Result<Started, NodeError> {
     let (cluster, pod_mtu) = check(&options, source.next().await)?;
     // From here on every change is seen, so what is read below cannot be outdated unnoticed.
     let interest = Arc::new(Mutex::new(Interest::default()));
-    // A filter has no link: only rtnetlink tells that somebody has removed it.
-    let filters = AttachMode::of_this_kernel() == AttachMode::Clsact;
-    let watch = Watch::new(Arc::clone(&interest), filters)?;
+    let watch = Watch::new(Arc::clone(&interest))?;
     let datapath = Arc::new(Datapath::open(options.datapath.clone())?);
     let gate = Arc::new(Gate::new(()));
     let closed = Arc::clone(&gate).write_owned().await;

@@ -84,14 +84,14 @@ impl Scene<'_> {
         self.node.dirs.bpf.join(path).display().to_string()
     }
 
-    /// Whether this kernel has filters of queueing disciplines instead of links.
-    fn has_filters(&self) -> Result<bool> {
-        Ok(self.node.oxlan_json("status")?["attach"] == "clsact")
+    /// Whether a device has filters of queueing disciplines instead of links.
+    fn has_filters(&self, device: &str) -> Result<bool> {
+        Ok(device == self.veth || self.node.oxlan_json("status")?["attach"] == "clsact")
     }
 
     /// The programs that really are attached to a device.
     fn attached(&self, device: &str, side: TcAttachType) -> Result<String> {
-        if self.has_filters()? {
+        if self.has_filters(device)? {
             let side = side_name(side);
             return self
                 .node
@@ -234,7 +234,7 @@ fn detachments(
     side: TcAttachType,
     pin: &str,
 ) -> Result<Vec<String>> {
-    Ok(if scene.has_filters()? {
+    Ok(if scene.has_filters(device)? {
         let side = side_name(side);
         vec![
             format!("tc filter delete dev {device} {side}"),

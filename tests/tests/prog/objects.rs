@@ -1,7 +1,10 @@
 //! Programs, maps and links as objects: pinned, taken over, attached, replaced, removed.
 
 use std::fs;
+use std::path::Path;
 
+use aya::programs::links::{FdLink, LinkOrder};
+use aya::programs::tc::TcAttachOptions;
 use aya::programs::{SchedClassifier, TcAttachType};
 use oxlan::datapath::{
     AttachMode, Attached, Datapath, DatapathError, Options, Program, remove_all,
@@ -10,7 +13,7 @@ use oxlan_common::maps::VtepValue;
 use oxlan_tests::packet::addr;
 use oxlan_tests::run::host;
 
-use crate::world::{UPLINK, VTEP, World};
+use crate::world::{POD_A, UPLINK, VTEP, World};
 
 #[test]
 fn a_successor_takes_the_maps_over() {
@@ -197,12 +200,76 @@ fn removing_everything_detaches() {
         successor.attach(program, name, index).unwrap();
     }
     drop(successor);
-    assert_eq!(attached_programs(), 2);
+    assert_eq!(attached_programs(), 1);
+    assert_eq!(filters("pod-a"), 1);
     let removed = remove_all(&options.bpf_dir).unwrap();
     assert_eq!(removed.len(), 6 + 6 + 2, "{removed:?}");
     assert!(!options.bpf_dir.exists());
     assert!(remove_all(&options.bpf_dir).unwrap().is_empty());
     wait_for_no_programs();
+    let left = host("tc qdisc show dev pod-a").unwrap();
+    assert!(!left.contains("clsact"), "{left}");
+}
+
+#[test]
+fn pods_have_filters_as_links_take_too_long_to_make() {
+    let Some(world) = World::with_tcx() else {
+        return;
+    };
+    let attach = |datapath: &Datapath| datapath.attach(Program::FromPod, "pod-a", POD_A).unwrap();
+    assert_eq!(attach(&world.datapath), Attached::New);
+    assert_eq!(attach(&world.datapath), Attached::Kept);
+    assert_eq!((attached_programs(), filters("pod-a")), (0, 1));
+    let successor = Datapath::open(world.options()).unwrap();
+    assert_eq!(alive(&successor), [true]);
+    assert_eq!(attach(&successor), Attached::Replaced);
+    assert_eq!((attached_programs(), filters("pod-a")), (0, 1));
+    // Somebody removes the filter.
+    host("tc filter delete dev pod-a ingress").unwrap();
+    assert_eq!(alive(&successor), [false]);
+    assert_eq!(attach(&successor), Attached::New);
+    successor.detach(Program::FromPod, "pod-a", POD_A).unwrap();
+    assert_eq!((attached_programs(), filters("pod-a")), (0, 0));
+    assert!(alive(&successor).is_empty());
+}
+
+#[test]
+fn a_link_on_a_pods_device_stays_a_link() {
+    let Some(world) = World::with_tcx() else {
+        return;
+    };
+    let pin = world
+        .options()
+        .bpf_dir
+        .join(format!("links/from_pod-pod-a-{POD_A}"));
+    link_by_hand(&world, &pin);
+    let successor = Datapath::open(world.options()).unwrap();
+    let attach = || successor.attach(Program::FromPod, "pod-a", POD_A).unwrap();
+    assert_eq!(alive(&successor), [true]);
+    assert_eq!(attach(), Attached::Replaced);
+    assert_eq!((attached_programs(), filters("pod-a")), (1, 0));
+    assert_eq!(attach(), Attached::Kept);
+    // When it is lost, a filter takes its place, and the link does not come back.
+    host(&format!("bpftool link detach pinned {}", pin.display())).unwrap();
+    assert_eq!(alive(&successor), [false]);
+    assert_eq!(attach(), Attached::New);
+    assert_eq!((attached_programs(), filters("pod-a")), (0, 1));
+    assert_eq!(successor.repair_pins().unwrap(), Vec::<String>::new());
+    assert_eq!(alive(&successor), [true]);
+    successor.detach(Program::FromPod, "pod-a", POD_A).unwrap();
+    assert_eq!((attached_programs(), filters("pod-a")), (0, 0));
+}
+
+/// A pinned TCX link of `from_pod` on pod A's device.
+fn link_by_hand(world: &World, pin: &Path) {
+    let program = world.options().bpf_dir.join("progs/from_pod");
+    let mut program = SchedClassifier::from_pin(program).unwrap();
+    let options = TcAttachOptions::TcxOrder(LinkOrder::default());
+    let id = program
+        .attach_with_options("pod-a", TcAttachType::Ingress, options)
+        .unwrap();
+    let link: FdLink = program.take_link(id).unwrap().try_into().unwrap();
+    link.pin(pin).unwrap();
 }
 
 #[test]
@@ -245,7 +312,13 @@ fn alive(datapath: &Datapath) -> Vec<bool> {
     attachments.iter().map(|one| one.alive).collect()
 }
 
-/// Programs on the ingress of the devices of this namespace, as the kernel says.
+/// Filters on the ingress of a device.
+fn filters(device: &str) -> usize {
+    let filters = host(&format!("tc filter show dev {device} ingress")).unwrap();
+    filters.matches("direct-action").count()
+}
+
+/// Links on the ingress of the devices of this namespace, as the kernel says.
 fn attached_programs() -> usize {
     let on = |device| {
         SchedClassifier::query_tcx(device, TcAttachType::Ingress)
