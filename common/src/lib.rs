@@ -5,6 +5,7 @@
 #![no_std]
 
 pub mod addr;
+pub mod bench;
 pub mod counters;
 pub mod decide;
 pub mod limit;

@@ -38,3 +38,18 @@ pub fn unpacked(path: &str) -> Result<PathBuf> {
         bail!("{} is missing: run `cargo xtask setup`", program.display())
     }
 }
+
+/// The BPF programs with which the benchmark compares Oxlan.
+///
+/// # Errors
+///
+/// If they were not built; the agent's build does that.
+pub fn bench_object() -> Result<Vec<u8>> {
+    let own = std::env::current_exe().context("cannot tell where this program is")?;
+    let found = own
+        .ancestors()
+        .map(|directory| directory.join("bpf/oxlan-bench.o"))
+        .find(|object| object.is_file());
+    let object = found.context("oxlan-bench.o was not built: run `cargo build --package oxlan`")?;
+    std::fs::read(&object).with_context(|| format!("cannot read {}", object.display()))
+}

@@ -12,7 +12,10 @@ const TARGET: &str = if cfg!(target_endian = "big") {
     "bpfel-unknown-none"
 };
 
-/// Builds the programs of `workspace` below `target_dir` and returns the path of the object.
+/// The agent's object, and that with which the benchmark compares it.
+const OBJECTS: [&str; 2] = ["oxlan", "oxlan-bench"];
+
+/// Builds the programs of `workspace` below `target_dir` and returns the path of the agent's object.
 ///
 /// # Errors
 ///
@@ -25,10 +28,12 @@ pub fn build(workspace: &Path, target_dir: &Path) -> Result<PathBuf, String> {
     if !status.success() {
         return Err(format!("building the BPF programs failed ({status})"));
     }
-    let built = build_dir(target_dir).join(TARGET).join("release/oxlan");
-    let object = target_dir.join("bpf/oxlan.o");
-    copy_if_changed(&built, &object)?;
-    Ok(object)
+    let built = build_dir(target_dir).join(TARGET).join("release");
+    let to = target_dir.join("bpf");
+    for name in OBJECTS {
+        copy_if_changed(&built.join(name), &to.join(name).with_extension("o"))?;
+    }
+    Ok(to.join(OBJECTS[0]).with_extension("o"))
 }
 
 /// A cargo subcommand (`build`, `clippy`) for the crate with the programs.

@@ -33,7 +33,7 @@ struct Arguments {
 enum Command {
     /// Install what building, tests and the demo need; under a second when nothing is missing
     Setup,
-    /// Measure Oxlan beside the kernel's bridge and VXLAN device
+    /// Measure Oxlan beside the limit and other ways to connect pods
     Bench(bench::Arguments),
     /// Build the BPF programs and describe the object
     BuildEbpf,

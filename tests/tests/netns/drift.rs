@@ -205,6 +205,7 @@ fn programs() {
     with_scene(|scene| {
         let hooks = [
             ("from_pod", scene.veth.as_str(), TcAttachType::Ingress),
+            ("to_pod", scene.veth.as_str(), TcAttachType::Egress),
             ("from_uplink", UPLINK, TcAttachType::Ingress),
             ("from_overlay", "oxlan0", TcAttachType::Ingress),
             ("to_overlay", "oxlan0", TcAttachType::Egress),

@@ -8,7 +8,7 @@ use super::Outcome;
 use crate::exec::{as_root, can_be_root, exec, find_program, output};
 
 /// A program, or a file by its path, and the packages that have it: the first that this distribution knows is installed.
-const PROGRAMS: [Program; 16] = [
+const PROGRAMS: [Program; 17] = [
     ("ip", &["iproute2"]),
     ("tc", &["iproute2"]),
     ("bpftool", &["bpftool", "linux-tools-generic"]),
@@ -22,6 +22,8 @@ const PROGRAMS: [Program; 16] = [
     ("sockperf", &["sockperf"]),
     ("tcpdump", &["tcpdump"]),
     ("ethtool", &["ethtool"]),
+    // What connections are measured with; its checker of dumps is the server, too.
+    ("redis-benchmark", &["redis-tools"]),
     ("curl", &["curl"]),
     ("sysctl", &["procps"]),
     // What etcd-client makes its messages with when it is built.

@@ -1,0 +1,27 @@
+//! What `cargo xtask bench` and the programs that it compares Oxlan with agree on.
+
+use bytemuck::{Pod, Zeroable};
+
+/// VNI of the tunnel that is compared with.
+pub const VNI: u32 = 1;
+
+/// Pods that it can have.
+pub const ENDPOINTS: u32 = 16;
+
+/// A pod, keyed by its IPv4 address.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Endpoint {
+    /// Interface index of the host side of its veth, if it is on this node.
+    pub ifindex: u32,
+    /// Underlay address of its node, 0 if it is this one.
+    pub remote: [u8; 4],
+    /// Destination and source of the Ethernet header of what is delivered to it.
+    pub macs: [u8; 12],
+}
+
+const _: () = assert!(size_of::<Endpoint>() == 20);
+
+#[cfg(feature = "user")]
+// SAFETY: bytemuck's derive of `Pod` proves what aya asks for: any bit pattern is valid, no padding, `repr(C)`.
+unsafe impl aya::Pod for Endpoint {}

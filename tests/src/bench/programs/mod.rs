@@ -1,0 +1,175 @@
+//! Each BPF program alone, on a node with few and with many pods and nodes.
+//!
+//! A program changes the packet that it gets, so it runs once per call of `BPF_PROG_TEST_RUN`, and the
+//! kernel's own statistics of programs (`BPF_ENABLE_STATS`) tell the time. What an empty program
+//! takes the same way is the cost of measuring, and is subtracted.
+
+mod branches;
+mod live;
+mod node;
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
+use aya::sys::{Stats, enable_stats};
+use aya::{Ebpf, EbpfLoader};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+
+use super::figures::{Figures, Measure};
+use super::{Effort, Progress};
+use crate::binaries::bench_object;
+use crate::scope::Scope;
+use branches::Branch;
+use node::TestNode;
+
+/// Pods of the node and nodes of the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Size {
+    pub(super) pods: u32,
+    pub(super) nodes: u32,
+}
+
+/// From a small cluster to one larger than any.
+pub(super) const SIZES: [Size; 3] = [
+    Size { pods: 10, nodes: 2 },
+    Size {
+        pods: 1_000,
+        nodes: 500,
+    },
+    Size {
+        pods: 100_000,
+        nodes: 5_000,
+    },
+];
+
+/// Name of a branch at a size among the figures.
+pub(super) fn subject(branch: &str, size: Size) -> String {
+    format!("{branch}, {} pods, {} nodes", size.pods, size.nodes)
+}
+
+/// Measures every branch at every size, and XDP.
+pub(super) fn measure(
+    effort: Effort,
+    figures: &mut Figures,
+    progress: &mut Progress<'_>,
+) -> Result<()> {
+    let scope = Scope::for_test()?;
+    // Programs are run on a thread of their own, whose namespace has the devices.
+    let measured = scope.netns("programs")?.inside(|| {
+        pin_to_one_cpu()?;
+        node::add_devices()?;
+        let _statistics = enable_stats(Stats::RunTime).context("cannot enable statistics")?;
+        let mut measured = Vec::new();
+        for size in SIZES {
+            measured.extend(at_size(effort, size, &scope)?);
+        }
+        Ok(measured)
+    })?;
+    for (branch, size, nanoseconds) in measured {
+        let subject = subject(branch, size);
+        progress(&format!("{subject}: {nanoseconds:.0} ns"));
+        figures.add(Measure::ProgramTime, &subject, nanoseconds);
+    }
+    live::measure(effort, &scope, figures, progress)
+}
+
+fn at_size(effort: Effort, size: Size, scope: &Scope) -> Result<Vec<(&'static str, Size, f64)>> {
+    let node = TestNode::start(
+        &scope.bpf_dir().join(format!("programs-{}", size.pods)),
+        size,
+    )?;
+    let branches = branches::all(size);
+    let empty = Empty::load()?;
+    let mut measured = Vec::new();
+    // The first round only warms up.
+    for round in 0..=effort.rounds() {
+        let nothing = empty.run(effort.runs())?;
+        for branch in &branches {
+            let time = run(&node, branch, effort.runs())
+                .with_context(|| format!("{} at {size:?}", branch.name))?;
+            if round > 0 {
+                measured.push((branch.name, size, time - nothing));
+            }
+        }
+    }
+    Ok(measured)
+}
+
+/// Nanoseconds per run; fails when the program did not do what the branch is about.
+fn run(node: &TestNode, branch: &Branch, runs: usize) -> Result<f64> {
+    let program = node.program(branch.program)?;
+    let before = node.counted(branch.outcome)?;
+    let time = batch(&program, branch.ifindex, &branch.frames, runs)?;
+    let counted = node.counted(branch.outcome)? - before;
+    ensure!(
+        counted == runs as u64,
+        "{counted} of {runs} packets took this way"
+    );
+    Ok(time)
+}
+
+/// The empty program of the benchmark's own object.
+struct Empty {
+    ebpf: Ebpf,
+}
+
+impl Empty {
+    fn load() -> Result<Self> {
+        let mut ebpf = EbpfLoader::new().load(&bench_object()?)?;
+        let program: &mut SchedClassifier = ebpf
+            .program_mut("nothing")
+            .context("no program `nothing`")?
+            .try_into()?;
+        program.load()?;
+        Ok(Self { ebpf })
+    }
+
+    fn run(&self, runs: usize) -> Result<f64> {
+        let program: &SchedClassifier = self
+            .ebpf
+            .program("nothing")
+            .context("no program `nothing`")?
+            .try_into()?;
+        batch(program, node::POD, &[vec![0; 64]], runs)
+    }
+}
+
+/// Runs a program over frames in turn; nanoseconds per run, by the kernel's statistics.
+fn batch(program: &SchedClassifier, ifindex: u32, frames: &[Vec<u8>], runs: usize) -> Result<f64> {
+    let context = context(ifindex);
+    let before = spent(program)?;
+    for frame in frames.iter().cycle().take(runs) {
+        program.test_run(TestRunOptions {
+            data_in: Some(frame),
+            ctx_in: Some(&context),
+            ..TestRunOptions::new()
+        })?;
+    }
+    let after = spent(program)?;
+    let counted = after.1 - before.1;
+    ensure!(counted > 0, "the kernel keeps no statistics of programs");
+    Ok((after.0 - before.0).as_nanos() as f64 / counted as f64)
+}
+
+/// Time in the program and runs of it so far.
+fn spent(program: &SchedClassifier) -> Result<(Duration, u64)> {
+    let info = program.info()?;
+    Ok((info.run_time(), info.run_count()))
+}
+
+/// `struct __sk_buff` (include/uapi/linux/bpf.h) that names the device.
+fn context(ifindex: u32) -> [u8; 192] {
+    const IFINDEX: usize = 40;
+    let mut context = [0; 192];
+    context[IFINDEX..IFINDEX + 4].copy_from_slice(&ifindex.to_ne_bytes());
+    context
+}
+
+/// Counters of other CPUs would be cold after a move.
+fn pin_to_one_cpu() -> Result<()> {
+    let mut cpus = CpuSet::new();
+    cpus.set(0)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &cpus)?)
+}

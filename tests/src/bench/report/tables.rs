@@ -1,0 +1,173 @@
+//! Markdown tables of what was measured.
+
+use std::fmt::Write as _;
+
+use super::super::Effort;
+use super::super::control::{OXLAN, REFERENCE, large, small};
+use super::super::figures::{Figures, Measure};
+use super::super::programs::{SIZES, subject};
+use super::super::systems::System;
+
+/// The measures of packets.
+pub(super) const PATHS: &[Measure] = &[
+    Measure::PathLength,
+    Measure::RoundTrip,
+    Measure::Stream,
+    Measure::Streams,
+    Measure::PacketRate,
+    Measure::ConnectRate,
+    Measure::StreamCpu,
+    Measure::PacketCpu,
+];
+
+/// A table for each measure of packets, with the ratio to the limit.
+pub(super) fn paths(figures: &Figures, plots: Option<&str>) -> String {
+    let mut text =
+        "\nThe ratio is to the first row of each group, which is the limit.\n".to_owned();
+    for measure in PATHS {
+        heading(&mut text, *measure, plots);
+        text.push_str("| | | median | range | ratio |\n| --- | --- | ---: | ---: | ---: |\n");
+        for (group, systems) in System::GROUPS {
+            for system in systems {
+                let row = path_row(figures, *measure, group, systems[0], *system);
+                text.push_str(&row.unwrap_or_default());
+            }
+        }
+    }
+    text
+}
+
+fn path_row(
+    figures: &Figures,
+    measure: Measure,
+    group: &str,
+    limit: System,
+    system: System,
+) -> Option<String> {
+    let spread = figures.spread(measure, system.key())?;
+    let shown = |value| measure.shown(value);
+    let ratio = figures.ratio(measure, system.key(), limit.key());
+    Some(format!(
+        "| {group} | {} | {} | {} to {} | {} |\n",
+        system.title(),
+        shown(spread.median),
+        shown(spread.min),
+        shown(spread.max),
+        ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.2}")),
+    ))
+}
+
+/// A row for each branch with a column for each size, and XDP.
+pub(super) fn programs(figures: &Figures, plots: Option<&str>) -> String {
+    let mut text = String::new();
+    heading(&mut text, Measure::ProgramTime, plots);
+    text.push_str(
+        "Each program runs once per call of `BPF_PROG_TEST_RUN` over packets of 64 flows in turn; \
+         the kernel's statistics of programs tell the time, less that of an empty program.\n\n| |",
+    );
+    for size in SIZES {
+        let _ = write!(text, " {} pods, {} nodes |", size.pods, size.nodes);
+    }
+    text.push_str("\n| --- | ---: | ---: | ---: |\n");
+    for branch in branches(figures) {
+        let _ = write!(text, "| {branch} |");
+        for size in SIZES {
+            let time = figures.median(Measure::ProgramTime, &subject(&branch, size));
+            let shown = time.map_or("-".to_owned(), |time| Measure::ProgramTime.shown(time));
+            let _ = write!(text, " {shown} |");
+        }
+        text.push('\n');
+    }
+    heading(&mut text, Measure::LiveFrames, plots);
+    text.push_str("| | median | range |\n| --- | ---: | ---: |\n");
+    let entries = figures.entries().iter();
+    for entry in entries.filter(|entry| entry.measure == Measure::LiveFrames) {
+        let row = row(figures, Measure::LiveFrames, &entry.subject);
+        let _ = writeln!(text, "| {} | {} |", entry.subject, row.unwrap_or_default());
+    }
+    text
+}
+
+/// Names of branches in the order in which they were measured.
+pub(in crate::bench) fn branches(figures: &Figures) -> Vec<String> {
+    let suffix = subject("", SIZES[0]);
+    let entries = figures.entries().iter();
+    entries
+        .filter(|entry| entry.measure == Measure::ProgramTime)
+        .filter_map(|entry| entry.subject.strip_suffix(&suffix))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The plugin beside the reference plugins, and the agent.
+pub(super) fn control(figures: &Figures, effort: Effort, plots: Option<&str>) -> String {
+    let mut text = String::new();
+    let many = effort.at_once();
+    for (measure, note) in [
+        (Measure::Add, "one after the other"),
+        (Measure::Delete, "one after the other"),
+        (Measure::AddAtOnce, &*format!("{many} pods")),
+        (Measure::DeleteAtOnce, &*format!("{many} pods")),
+    ] {
+        heading(&mut text, measure, plots);
+        let _ = writeln!(
+            text,
+            "Processes of the plugin, {note}, pods with IPv4.\n\n\
+             | | median | p99 | range | ratio |\n| --- | ---: | ---: | ---: | ---: |"
+        );
+        for name in [OXLAN, REFERENCE] {
+            text.push_str(&call_row(figures, measure, name).unwrap_or_default());
+        }
+    }
+    text.push_str("\n**The agent**\n\n| | | median | range |\n| --- | --- | ---: | ---: |\n");
+    for measure in [
+        Measure::Start,
+        Measure::Change,
+        Measure::Memory,
+        Measure::IdleCpu,
+        Measure::IdleWakeups,
+    ] {
+        let about = measure.about();
+        for subject in [small(), large(effort)] {
+            let row = row(figures, measure, &subject).unwrap_or_default();
+            let nodes = subject.split_once(", ").map_or("", |(_, nodes)| nodes);
+            let _ = writeln!(
+                text,
+                "| {}, {} | {nodes} | {row} |",
+                about.title, about.unit
+            );
+        }
+    }
+    text
+}
+
+fn call_row(figures: &Figures, measure: Measure, name: &str) -> Option<String> {
+    let spread = figures.spread(measure, name)?;
+    let [median, p99, min, max] =
+        [spread.median, spread.p99, spread.min, spread.max].map(|value| measure.shown(value));
+    let ratio = figures.ratio(measure, name, REFERENCE)?;
+    Some(format!(
+        "| {name} | {median} | {p99} | {min} to {max} | {ratio:.2} |\n"
+    ))
+}
+
+fn row(figures: &Figures, measure: Measure, subject: &str) -> Option<String> {
+    let spread = figures.spread(measure, subject)?;
+    let [median, min, max] =
+        [spread.median, spread.min, spread.max].map(|value| measure.shown(value));
+    Some(format!("{median} | {min} to {max}"))
+}
+
+/// Title, unit, which way is better, and the plot.
+fn heading(text: &mut String, measure: Measure, plots: Option<&str>) {
+    let about = measure.about();
+    let better = if about.less_is_better {
+        "lower is better"
+    } else {
+        "higher is better"
+    };
+    let _ = writeln!(text, "\n**{}**, {}, {better}\n", about.title, about.unit);
+    if let Some(directory) = plots {
+        let _ = writeln!(text, "![{}]({directory}/{}.svg)\n", about.title, about.key);
+    }
+}

@@ -1,0 +1,168 @@
+//! The systems that are compared: each has two nodes of its own on a cable of their own.
+
+mod cable;
+mod kernel;
+mod oxlan;
+mod tunnel_key;
+
+use std::net::IpAddr;
+
+use anyhow::{Context, Result};
+
+use super::figures::Figures;
+use super::loads::Load;
+use super::{Effort, Progress};
+use crate::netns::Netns;
+
+pub(super) use cable::{Cable, MTU, POD_MTU};
+
+/// A way for packets from a client to a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum System {
+    /// Between two nodes without any overlay: the limit.
+    Host,
+    /// Between pods of two nodes over the kernel's bridge and VXLAN device, as Flannel sets them up.
+    KernelVxlan,
+    /// The same over programs that leave encapsulation to a VXLAN device, as Cilium and Calico do.
+    TunnelKey,
+    /// Over Oxlan, with its TC programs alone.
+    Oxlan,
+    /// Over Oxlan with XDP on the uplinks.
+    OxlanXdp,
+    /// Between two namespaces joined by one veth pair: the limit on one node.
+    Veth,
+    /// Between two pods of a node over the kernel's bridge.
+    KernelBridge,
+    /// Between two pods of a node over Oxlan.
+    OxlanLocal,
+}
+
+impl System {
+    /// Between nodes, and on one node; the first of a group is its limit.
+    pub(super) const GROUPS: [(&str, &[Self]); 2] = [
+        (
+            "node to node",
+            &[
+                Self::Host,
+                Self::KernelVxlan,
+                Self::TunnelKey,
+                Self::Oxlan,
+                Self::OxlanXdp,
+            ],
+        ),
+        (
+            "same node",
+            &[Self::Veth, Self::KernelBridge, Self::OxlanLocal],
+        ),
+    ];
+
+    /// Its name in tables.
+    pub(super) const fn title(self) -> &'static str {
+        match self {
+            Self::Host => "host to host",
+            Self::KernelVxlan => "kernel bridge + VXLAN (Flannel's way)",
+            Self::TunnelKey => "TC + VXLAN device (Cilium's way)",
+            Self::Oxlan => "Oxlan, TC",
+            Self::OxlanXdp => "Oxlan, XDP",
+            Self::Veth => "bare veth pair",
+            Self::KernelBridge => "kernel bridge",
+            Self::OxlanLocal => "Oxlan",
+        }
+    }
+
+    /// Its name in JSON.
+    pub(super) const fn key(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::KernelVxlan => "kernel_vxlan",
+            Self::TunnelKey => "tunnel_key",
+            Self::Oxlan => "oxlan",
+            Self::OxlanXdp => "oxlan_xdp",
+            Self::Veth => "veth",
+            Self::KernelBridge => "kernel_bridge",
+            Self::OxlanLocal => "oxlan_local",
+        }
+    }
+}
+
+/// Where the client and the server of a system are.
+pub(super) struct Path {
+    pub(super) system: System,
+    pub(super) client: Netns,
+    pub(super) server: Netns,
+    pub(super) address: IpAddr,
+}
+
+/// All systems, set up.
+struct Systems {
+    paths: Vec<Path>,
+    // Dropped last, and programs and agents before their cables: removes everything.
+    _tunnel: tunnel_key::Programs,
+    _oxlan: Vec<oxlan::Nodes>,
+    _cables: Vec<Cable>,
+}
+
+/// Measures every load over every system.
+pub(super) fn measure(
+    effort: Effort,
+    figures: &mut Figures,
+    progress: &mut Progress<'_>,
+) -> Result<()> {
+    let systems = Systems::start(progress)?;
+    for path in &systems.paths {
+        let title = path.system.title();
+        reach(path).with_context(|| format!("{title}: the server cannot be reached"))?;
+    }
+    for round in 1..=effort.rounds() {
+        for (turn, load) in Load::ALL.iter().enumerate() {
+            for (position, path) in systems.paths.iter().enumerate() {
+                // To see that everything works, each system and each load once is enough.
+                let skipped = effort == Effort::Smoke && turn != position % Load::ALL.len();
+                if skipped {
+                    continue;
+                }
+                for (measure, value) in load.run(path, effort)? {
+                    let (title, unit) = (measure.about().title, measure.about().unit);
+                    let (system, value_shown) = (path.system.title(), measure.shown(value));
+                    let rounds = effort.rounds();
+                    progress(&format!(
+                        "round {round}/{rounds}: {title}: {system}: {value_shown} {unit}"
+                    ));
+                    figures.add(measure, path.system.key(), value);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Also warms neighbour entries and caches up.
+fn reach(path: &Path) -> Result<()> {
+    let line = format!("ping -n -q -c 2 -i 0.05 -W 2 {}", path.address);
+    path.client.run(&line).map(drop)
+}
+
+impl Systems {
+    fn start(progress: &mut Progress<'_>) -> Result<Self> {
+        let (hosts, host) = kernel::hosts()?;
+        let (flannel, vxlan, bridge) = kernel::flannel()?;
+        let (ends, veth) = kernel::veth()?;
+        let (tunnel, tunnel_key) = tunnel_key::start()?;
+        let (nodes, oxlan, local) = oxlan::start_tc()?;
+        let mut paths = vec![host, vxlan, tunnel_key, oxlan, veth, bridge, local];
+        let mut oxlan = vec![nodes];
+        if oxlan::has_xdp()? {
+            let (nodes, path) = oxlan::start_xdp()?;
+            oxlan.push(nodes);
+            paths.insert(4, path);
+        } else {
+            progress("this agent has no --xdp: Oxlan is measured with TC alone");
+        }
+        Ok(Self {
+            paths,
+            _tunnel: tunnel,
+            _oxlan: oxlan,
+            _cables: vec![hosts, flannel, ends],
+        })
+    }
+}
