@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod cni;
 pub mod containerd;
 pub mod demo;
+pub mod etcd;
 pub mod fabric;
 pub mod flannel;
 pub mod libcni;

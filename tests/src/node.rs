@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -147,8 +148,17 @@ impl Node {
     ///
     /// If there is none, or it does not end.
     pub fn agent_ended(&self) -> Result<ExitStatus> {
+        self.agent_ended_within(SOON)
+    }
+
+    /// [`Node::agent_ended`] for an agent that tries something for a while.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn agent_ended_within(&self, limit: Duration) -> Result<ExitStatus> {
         let mut agent = self.take_agent()?;
-        until(SOON, "end of the agent", || {
+        until(limit, "end of the agent", || {
             agent.ended()?.context("it runs")
         })
     }

@@ -8,6 +8,7 @@ mod drops;
 mod lists;
 mod output;
 mod source;
+mod source_etcd;
 mod status;
 
 use std::path::PathBuf;
@@ -29,7 +30,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the node agent
-    Agent(agent::Options),
+    Agent(Box<agent::Options>),
     /// Remove every trace of Oxlan from this node
     Cleanup(cleanup::Options),
     /// Show this node: health, cluster, devices, problems
@@ -97,7 +98,7 @@ impl Cli {
     #[must_use]
     pub fn run(self) -> ExitCode {
         let done = match self.command {
-            Command::Agent(options) => agent::run(options),
+            Command::Agent(options) => agent::run(*options),
             Command::Cleanup(options) => cleanup::run(options),
             Command::Status(options) => status::run(&options),
             Command::Pods(options) => lists::pods(&options),

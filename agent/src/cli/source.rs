@@ -1,11 +1,13 @@
 //! Where `oxlan agent` gets the cluster's nodes from.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 
-use crate::cluster::SourceOptions;
+use super::source_etcd;
+use crate::cluster::{SourceOptions, etcd};
 
 /// Options of all sources; each reads its own.
 #[derive(Debug, Args)]
@@ -27,12 +29,24 @@ pub(super) struct Options {
         required_if_eq("source", "file")
     )]
     cluster_file: Option<PathBuf>,
+    /// Own address on the underlay, one per family; the file names it itself [default: that of the default route]
+    #[arg(
+        long,
+        env = "OXLAN_UNDERLAY",
+        value_name = "ADDR",
+        value_delimiter = ','
+    )]
+    underlay: Vec<IpAddr>,
+    #[command(flatten)]
+    etcd: source_etcd::Options,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Source {
     /// A TOML file that names the nodes
     File,
+    /// etcd, in Flannel's layout
+    Etcd,
 }
 
 impl Options {
@@ -44,6 +58,10 @@ impl Options {
                     .cluster_file
                     .context("--source file needs --cluster-file FILE")?,
             },
+            Source::Etcd => SourceOptions::Etcd(etcd::Options {
+                underlay: self.underlay,
+                ..self.etcd.chosen()?
+            }),
         })
     }
 }

@@ -33,6 +33,12 @@ impl Cache {
         }
     }
 
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// What was saved last; nothing if there is none, or none that this version understands.
     #[must_use]
     pub fn load<T: DeserializeOwned>(&self) -> Option<T> {

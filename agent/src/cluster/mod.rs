@@ -3,6 +3,7 @@
 mod assemble;
 mod cache;
 mod config;
+pub mod etcd;
 mod file;
 pub mod flannel;
 mod parse;
@@ -20,6 +21,7 @@ pub use config::{
     ClusterConfig, InvalidMode, InvalidVni, Mode, Network, NodeSpec, Remarks, Vni, Vtep,
     derived_vtep_mac,
 };
+pub use etcd::{EtcdError, EtcdSource};
 pub use file::FileSource;
 pub use parse::parse;
 pub use problem::Problem;
@@ -63,6 +65,9 @@ pub enum ClusterError {
         /// What the system answered.
         source: std::io::Error,
     },
+    /// What etcd says cannot be used, or it says nothing.
+    #[error(transparent)]
+    Etcd(#[from] EtcdError),
 }
 
 /// The next version of a cluster, whenever there is one.
@@ -79,6 +84,9 @@ pub trait Source: Send {
     /// An error reports a version that cannot be used; the caller keeps the one it has and asks again.
     fn next(&mut self) -> NextVersion<'_>;
 }
+
+/// Names of the sources that remember the cluster in a [`Cache`].
+pub const REMEMBERING: [&str; 1] = ["etcd"];
 
 /// What every source has to know of the agent.
 #[derive(Debug, Clone)]
@@ -97,6 +105,8 @@ pub enum SourceOptions {
         /// Where it is.
         path: PathBuf,
     },
+    /// etcd, in Flannel's layout.
+    Etcd(etcd::Options),
 }
 
 impl SourceOptions {
@@ -105,6 +115,7 @@ impl SourceOptions {
     pub fn open(self, own: Own) -> Box<dyn Source> {
         match self {
             Self::File { path } => Box::new(FileSource::new(path, own.node)),
+            Self::Etcd(options) => Box::new(EtcdSource::new(options, own)),
         }
     }
 }

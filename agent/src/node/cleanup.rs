@@ -142,6 +142,9 @@ fn files(directories: &Directories, removed: &mut Removed) {
         Err(error) => removed.fail(&attachments.display().to_string(), &error),
     }
     remove(&state.join("ipam.json"), removed);
+    for source in crate::cluster::REMEMBERING {
+        remove(crate::cluster::Cache::new(state, source).path(), removed);
+    }
     remove(&directories.run.join(crate::api::SOCKET), removed);
     remove(&directories.run.join(super::lock::FILE), removed);
     for directory in [&attachments, state, &directories.run] {
@@ -227,6 +230,7 @@ mod tests {
         for file in [
             "state/attachments/x-eth0.json",
             "state/ipam.json",
+            "state/cluster-etcd.json",
             "run/agent.sock",
             "run/mine",
         ] {

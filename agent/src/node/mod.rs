@@ -140,7 +140,14 @@ pub async fn run(options: Options) -> Result<(), NodeError> {
     let mut signals = events::Signals::new().map_err(NodeError::Signals)?;
     // Held until the end: two agents on one state directory would give addresses out twice.
     let _lock = Lock::take(&options.run_dir)?;
-    let started = start::start(options).await?;
+    // A source may wait for its server. What a start that ends here leaves is what a crash leaves.
+    let started = tokio::select! {
+        started = start::start(options) => started?,
+        name = signals.stop() => {
+            tracing::info!(signal = name, "stopping before the start was complete");
+            return Ok(());
+        }
+    };
     let start::Started {
         reconciler,
         mut events,

@@ -1,6 +1,6 @@
 //! Debian packages that are unpacked into the target directory instead of installed.
 //!
-//! Installing containerd would start services on the host, and busybox-static would replace busybox.
+//! Installing containerd or etcd would start services on the host, and busybox-static would replace busybox.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,12 +11,14 @@ use super::Outcome;
 use crate::exec::{as_root, exec, find_program, output};
 use crate::workspace::tools;
 
-/// What the container runtime tests and the demo's HTTP server use.
-const PACKAGES: [&str; 4] = [
+/// What the tests with containers and with etcd and the demo's HTTP server use.
+const PACKAGES: [&str; 6] = [
     "containerd",
     "runc",
     "busybox-static",
     "containernetworking-plugins",
+    "etcd-server",
+    "etcd-client",
 ];
 
 /// Unpacks [`PACKAGES`] into `target/tools/debs`.
@@ -28,7 +30,7 @@ pub(super) fn ensure() -> Result<Outcome> {
         return Ok(Outcome::Ready);
     }
     if find_program("apt-get").is_none() {
-        bail!("there is no apt-get here, so the tests with containerd are skipped");
+        bail!("there is no apt-get here, so the tests with containerd and etcd are skipped");
     }
     println!("==> unpacking {}", PACKAGES.join(" "));
     let archives = tools().join("archives");

@@ -26,6 +26,8 @@ const PROGRAMS: [Program; 17] = [
     ("redis-benchmark", &["redis-tools"]),
     ("curl", &["curl"]),
     ("sysctl", &["procps"]),
+    // What makes certificates for the tests with etcd.
+    ("openssl", &["openssl"]),
     // What etcd-client makes its messages with when it is built.
     ("protoc", &["protobuf-compiler"]),
     (

@@ -1,0 +1,10 @@
+//! Agents that take the cluster from a real etcd.
+
+#![cfg(test)]
+
+mod acquisition;
+mod life;
+mod outage;
+mod refused;
+mod secured;
+mod site;
