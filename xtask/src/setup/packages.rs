@@ -8,7 +8,7 @@ use super::Outcome;
 use crate::exec::{as_root, can_be_root, exec, find_program, output};
 
 /// A program, or a file by its path, and the packages that have it: the first that this distribution knows is installed.
-const PROGRAMS: [Program; 17] = [
+const PROGRAMS: [Program; 18] = [
     ("ip", &["iproute2"]),
     ("tc", &["iproute2"]),
     ("bpftool", &["bpftool", "linux-tools-generic"]),
