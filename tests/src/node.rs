@@ -287,6 +287,17 @@ impl Node {
         Pod::from_result(netns.clone(), netns.name(), result)
     }
 
+    /// Makes a namespace and has the plugin attach it with a configuration of its own.
+    ///
+    /// # Errors
+    ///
+    /// If the plugin reports an error.
+    pub fn add_pod_with(&self, name: &str, config: Value) -> Result<Pod> {
+        let netns = self.pod_netns(name)?;
+        let answer = self.cni_with("ADD", netns.name(), &netns, config)?;
+        Pod::from_result(netns.clone(), netns.name(), answer.result()?)
+    }
+
     /// Makes a namespace that is not attached.
     ///
     /// # Errors
@@ -312,8 +323,22 @@ impl Node {
     ///
     /// If the plugin cannot be run; not if it reports an error.
     pub fn cni(&self, verb: &str, container: &str, netns: &Netns) -> Result<Answer> {
+        self.cni_with(verb, container, netns, self.cni_config())
+    }
+
+    /// Calls the plugin for a container with another configuration.
+    ///
+    /// # Errors
+    ///
+    /// If the plugin cannot be run; not if it reports an error.
+    pub fn cni_with(
+        &self,
+        verb: &str,
+        container: &str,
+        netns: &Netns,
+        config: Value,
+    ) -> Result<Answer> {
         let path = netns.path().to_string_lossy().into_owned();
-        let config = self.cni_config();
         Call {
             verb,
             container,

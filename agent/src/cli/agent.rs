@@ -24,6 +24,14 @@ pub(super) struct Options {
     /// Device on the underlay [default: the one that holds the node's underlay address]
     #[arg(long, env = "OXLAN_UPLINK", value_name = "DEV")]
     uplink: Option<String>,
+    /// Prefixes outside the cluster that see pods' own addresses: what pods send there is not masqueraded
+    #[arg(
+        long,
+        env = "OXLAN_NO_MASQUERADE_TO",
+        value_name = "CIDR",
+        value_delimiter = ','
+    )]
+    no_masquerade_to: Vec<ipnet::IpNet>,
     /// Most pod addresses on this node; a pod with both families has two
     #[arg(long, env = "OXLAN_MAX_PODS", value_name = "N", default_value_t = MAX_POD_ADDRESSES, value_parser = clap::value_parser!(u32).range(1..))]
     max_pods: u32,
@@ -71,6 +79,7 @@ pub(super) fn run(options: Options) -> anyhow::Result<()> {
             max_flows: options.max_flows,
         },
         uplink: options.uplink,
+        unmasqueraded: options.no_masquerade_to,
     };
     let outcome = runtime.block_on(node::run(options));
     // Nothing that still blocks may keep the agent from ending.

@@ -8,7 +8,8 @@ use serde_json::{Map, Value};
 
 use super::request::require_version;
 use super::{CniError, Verb, Version, code};
-use crate::pods::Key;
+use crate::host::ports::Protocol;
+use crate::pods::{Key, PortMapping};
 
 /// Where the agent's socket is when the configuration has no `runDir`.
 pub const DEFAULT_RUN_DIR: &str = "/run/oxlan";
@@ -32,6 +33,9 @@ const KNOWN: &[&str] = &[
     "type",
 ];
 
+/// What a runtime may tell in `runtimeConfig`.
+const CAPABILITIES: &[&str] = &["dns", "portMappings"];
+
 /// A configuration that has been checked for one verb.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NetConf {
@@ -43,6 +47,8 @@ pub struct NetConf {
     pub run_dir: PathBuf,
     /// MTU for the pod, at most the node's.
     pub mtu: Option<u16>,
+    /// Ports of the host that are to lead to the pod.
+    pub ports: Vec<PortMapping>,
     /// What the result says about DNS.
     pub dns: Option<Dns>,
     /// Result of the plugins before this one (ADD), or of the ADD (CHECK).
@@ -95,6 +101,7 @@ impl NetConf {
             name: name(fields)?,
             run_dir: run_dir(fields)?,
             mtu: None,
+            ports: Vec::new(),
             dns: None,
             prev_result: None,
             valid_attachments: Vec::new(),
@@ -110,6 +117,7 @@ impl NetConf {
     fn parse_own(&mut self, fields: &Map<String, Value>, verb: Verb) -> Result<(), CniError> {
         refuse_unknown(fields)?;
         self.mtu = mtu(fields)?;
+        self.ports = port_mappings(fields)?;
         self.dns = dns(fields)?;
         self.prev_result = prev_result(fields)?;
         if verb == Verb::Check && self.prev_result.is_none() {
@@ -165,6 +173,67 @@ fn mtu(fields: &Map<String, Value>) -> Result<Option<u16>, CniError> {
         Some(mtu) => Ok(Some(mtu)),
         None => Err(CniError::config("mtu", value, "1280 to the node's pod MTU")),
     }
+}
+
+/// The capability `portMappings`, as the plugin `portmap` has it: entries whose `hostPort` is 0 ask for nothing.
+fn port_mappings(fields: &Map<String, Value>) -> Result<Vec<PortMapping>, CniError> {
+    const FIELD: &str = "runtimeConfig.portMappings";
+    let value = fields
+        .get("runtimeConfig")
+        .and_then(|c| c.get("portMappings"));
+    let value = value.unwrap_or(&Value::Null);
+    let allowed = "a list of {hostPort, containerPort, protocol, hostIP}";
+    let wrong = |_| CniError::config(FIELD, value, allowed);
+    let listed = Option::<Vec<Map<String, Value>>>::deserialize(value).map_err(wrong)?;
+    let mut mappings = Vec::new();
+    for (at, entry) in listed.unwrap_or_default().iter().enumerate() {
+        mappings.extend(port_mapping(&format!("{FIELD}[{at}]"), entry)?);
+    }
+    Ok(mappings)
+}
+
+fn port_mapping(place: &str, entry: &Map<String, Value>) -> Result<Option<PortMapping>, CniError> {
+    let wrong = |name: &str, allowed: &str| {
+        CniError::config(&format!("{place}.{name}"), field(entry, name), allowed)
+    };
+    let port = |name: &str| {
+        let number = field(entry, name).as_u64();
+        number
+            .and_then(|n| u16::try_from(n).ok())
+            .ok_or_else(|| wrong(name, "1 to 65535"))
+    };
+    let host_port = port("hostPort")?;
+    if host_port == 0 {
+        return Ok(None);
+    }
+    let container_port = port("containerPort")?;
+    if container_port == 0 {
+        return Err(wrong("containerPort", "1 to 65535"));
+    }
+    let protocol = match field(entry, "protocol")
+        .as_str()
+        .map(str::to_ascii_lowercase)
+    {
+        None if field(entry, "protocol").is_null() => Protocol::Tcp,
+        Some(name) if name.is_empty() || name == "tcp" => Protocol::Tcp,
+        Some(name) if name == "udp" => Protocol::Udp,
+        Some(name) if name == "sctp" => Protocol::Sctp,
+        _ => return Err(wrong("protocol", "tcp, udp or sctp")),
+    };
+    let host_ip = match field(entry, "hostIP").as_str() {
+        None if field(entry, "hostIP").is_null() => None,
+        Some("") => None,
+        text => match text.and_then(|text| text.parse().ok()) {
+            Some(ip) => Some(ip),
+            None => return Err(wrong("hostIP", "an IP address of the host")),
+        },
+    };
+    Ok(Some(PortMapping {
+        host_ip,
+        host_port,
+        container_port,
+        protocol,
+    }))
 }
 
 /// The capability `dns` comes before the configuration's own field.
@@ -233,8 +302,8 @@ fn refuse_unknown(fields: &Map<String, Value>) -> Result<(), CniError> {
     }
     let capabilities = field(fields, "runtimeConfig").as_object();
     for (key, value) in capabilities.into_iter().flatten() {
-        if key != "dns" && !key.starts_with("io.kubernetes.") {
-            let advice = "the only capability is dns; for port mappings chain the plugin portmap";
+        if !CAPABILITIES.contains(&key.as_str()) && !key.starts_with("io.kubernetes.") {
+            let advice = "the capabilities are dns and portMappings; chain a plugin for others";
             let field = format!("runtimeConfig.{key}");
             return Err(CniError::unsupported(&field, value, advice));
         }

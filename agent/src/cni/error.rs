@@ -126,7 +126,11 @@ fn code_of(error: &PodError) -> u32 {
         PodError::Unknown { .. } => code::UNKNOWN_CONTAINER,
         PodError::Exhausted { .. } => code::NO_FREE_ADDRESS,
         PodError::NoPodCidr | PodError::Interrupted => code::TRY_AGAIN,
-        PodError::MtuTooLarge { .. } | PodError::MtuTooSmall { .. } => code::INVALID_CONFIG,
+        PodError::MtuTooLarge { .. }
+        | PodError::MtuTooSmall { .. }
+        | PodError::PortTaken { .. }
+        | PodError::PortFamily(_) => code::INVALID_CONFIG,
+        PodError::Ports(_) => code::KERNEL,
         PodError::Netns(netns) | PodError::Veth(VethError::Netns(netns)) => code_of_netns(netns),
         PodError::Veth(VethError::InterfaceExists { .. }) => code::INTERFACE_EXISTS,
         PodError::Rtnl(_) | PodError::Veth(VethError::Rtnl(_) | VethError::Sysctl(_)) => {

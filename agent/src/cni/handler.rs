@@ -60,6 +60,7 @@ async fn add(state: &ApiState, request: &Request, conf: &NetConf) -> Result<Valu
         network: conf.name.clone(),
         netns: request.netns.clone(),
         mtu: conf.mtu,
+        ports: conf.ports.clone(),
         pod: labels::parse(&request.args)?,
     };
     let attachment = state.pods.add(add).await?;

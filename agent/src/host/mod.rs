@@ -1,5 +1,6 @@
 //! The only room that touches the host: netlink, namespaces, sysctl, nftables.
 
+pub mod conntrack;
 pub mod default_route;
 pub mod device;
 pub mod files;
@@ -11,6 +12,7 @@ pub mod netns;
 pub mod nftables;
 pub mod path_errors;
 pub mod paths;
+pub mod ports;
 pub mod preflight;
 pub mod rtnl;
 pub mod sysctl;

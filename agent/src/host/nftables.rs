@@ -28,15 +28,17 @@ const SRCNAT: i32 = 100;
 #[derive(Debug, thiserror::Error)]
 pub enum NftError {
     /// The program `nft` failed.
-    #[error("cannot {action} the nftables table inet {TABLE}: {}", reason(.source))]
+    #[error("cannot {action} the nftables table inet {table}: {}", reason(.source))]
     Nft {
         /// What was tried.
         action: &'static str,
+        /// Name of the table.
+        table: &'static str,
         /// What the program said.
-        source: NftablesError,
+        source: Box<NftablesError>,
     },
     /// Its answer is not what it documents.
-    #[error("cannot read the answer of `nft -j list table inet {TABLE}`")]
+    #[error("cannot read the answer of `nft -j list table inet`")]
     Answer(#[source] serde_json::Error),
 }
 
@@ -44,56 +46,59 @@ pub enum NftError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listing(Vec<serde_json::Value>);
 
-/// Replaces the table by the rules for pods of these prefixes.
+/// Replaces the table by the rules for pods of these prefixes, whose traffic to `except` keeps its source.
 ///
 /// # Errors
 /// When `nft` is missing or the kernel refuses.
-pub fn replace(pod_cidrs: &[IpNet]) -> Result<(), NftError> {
-    helper::apply_ruleset(&ruleset(pod_cidrs)).map_err(|source| NftError::Nft {
-        action: "write",
-        source,
-    })
+pub fn replace(pod_cidrs: &[IpNet], except: &[IpNet]) -> Result<(), NftError> {
+    helper::apply_ruleset(&ruleset(pod_cidrs, except)).map_err(failed("write", TABLE))
 }
 
-/// The table now; none when there is no such table.
+/// A table now; none when there is no such table.
 ///
 /// # Errors
 /// When `nft` is missing or its answer cannot be read.
-pub fn list() -> Result<Option<Listing>, NftError> {
-    let arguments = ["list", "table", "inet", TABLE];
+pub fn list(table: &'static str) -> Result<Option<Listing>, NftError> {
+    let arguments = ["list", "table", "inet", table];
     match helper::get_current_ruleset_raw(helper::DEFAULT_NFT, arguments) {
         Ok(text) => listing(&text).map(Some),
         Err(error) if is_missing(&error) => Ok(None),
-        Err(source) => Err(NftError::Nft {
-            action: "list",
-            source,
-        }),
+        Err(source) => Err(failed("list", table)(source)),
     }
 }
 
-/// Removes the table; that it is gone is success. Says whether there was one.
+/// Removes a table; that it is gone is success. Says whether there was one.
 ///
 /// # Errors
 /// When `nft` is missing or the kernel refuses.
-pub fn remove() -> Result<bool, NftError> {
-    if list()?.is_none() {
+pub fn remove(table: &'static str) -> Result<bool, NftError> {
+    if list(table)?.is_none() {
         return Ok(false);
     }
     let mut batch = Batch::new();
-    batch.delete(NfListObject::Table(table()));
+    batch.delete(NfListObject::Table(named(table)));
     let done = helper::apply_ruleset(&batch.to_nftables());
-    done.map(|()| true).map_err(|source| NftError::Nft {
-        action: "remove",
-        source,
-    })
+    done.map(|()| true).map_err(failed("remove", table))
+}
+
+/// Says what was tried on which table.
+pub(super) fn failed(
+    action: &'static str,
+    table: &'static str,
+) -> impl FnOnce(NftablesError) -> NftError {
+    move |source| NftError::Nft {
+        action,
+        table,
+        source: Box::new(source),
+    }
 }
 
 /// Adding first makes deleting succeed when there is none; all three are one transaction.
-fn ruleset(pod_cidrs: &[IpNet]) -> Nftables<'static> {
+fn ruleset(pod_cidrs: &[IpNet], except: &[IpNet]) -> Nftables<'static> {
     let mut batch = Batch::new();
-    batch.add(NfListObject::Table(table()));
-    batch.delete(NfListObject::Table(table()));
-    batch.add(NfListObject::Table(table()));
+    batch.add(NfListObject::Table(named(TABLE)));
+    batch.delete(NfListObject::Table(named(TABLE)));
+    batch.add(NfListObject::Table(named(TABLE)));
     batch.add(NfListObject::Chain(Chain {
         family: NfFamily::INet,
         table: TABLE.into(),
@@ -104,13 +109,13 @@ fn ruleset(pod_cidrs: &[IpNet]) -> Nftables<'static> {
         policy: Some(NfChainPolicy::Accept),
         ..Chain::default()
     }));
-    for rule in rules(pod_cidrs) {
+    for rule in rules(pod_cidrs, except) {
         batch.add(NfListObject::Rule(rule));
     }
     batch.to_nftables()
 }
 
-fn rules(pod_cidrs: &[IpNet]) -> Vec<Rule<'static>> {
+fn rules(pod_cidrs: &[IpNet], except: &[IpNet]) -> Vec<Rule<'static>> {
     let mut rules = vec![rule(
         "kube-proxy masquerades what it has marked",
         vec![marked(KUBE_PROXY_MARK), Statement::Return(None)],
@@ -120,6 +125,17 @@ fn rules(pod_cidrs: &[IpNet]) -> Vec<Rule<'static>> {
             "pods see each other's own addresses",
             vec![from(pods), to(pods, Operator::EQ), Statement::Return(None)],
         ));
+        let family = |e: &&IpNet| e.addr().is_ipv4() == pods.addr().is_ipv4();
+        rules.extend(except.iter().filter(family).map(|to_them| {
+            rule(
+                "this destination sees pods' own addresses, by --no-masquerade-to",
+                vec![
+                    from(pods),
+                    to(to_them, Operator::EQ),
+                    Statement::Return(None),
+                ],
+            )
+        }));
         rules.push(rule(
             "what pods send out of the cluster comes from the node; multicast stays as it is",
             vec![
@@ -132,10 +148,10 @@ fn rules(pod_cidrs: &[IpNet]) -> Vec<Rule<'static>> {
     rules
 }
 
-fn table() -> Table<'static> {
+fn named(name: &'static str) -> Table<'static> {
     Table {
         family: NfFamily::INet,
-        name: TABLE.into(),
+        name: name.into(),
         handle: None,
     }
 }
@@ -256,17 +272,20 @@ mod tests {
             "10.244.0.0/16".parse().unwrap(),
             "fd00::/48".parse().unwrap(),
         ];
-        let text = serde_json::to_string(&ruleset(&cidrs)).unwrap();
+        let except = ["192.0.2.0/24".parse().unwrap()];
+        let text = serde_json::to_string(&ruleset(&cidrs, &except)).unwrap();
         for piece in [
             r#"{"match":{"left":{"&":[{"meta":{"key":"mark"}},16384]},"right":16384,"op":"=="}}"#,
             r#"{"masquerade":{"flags":["fully-random"]}}"#,
             r#"{"prefix":{"addr":"224.0.0.0","len":4}},"op":"!=""#,
             r#"{"prefix":{"addr":"ff00::","len":8}},"op":"!=""#,
             r#"{"payload":{"protocol":"ip6","field":"saddr"}}"#,
+            r#"{"prefix":{"addr":"192.0.2.0","len":24}},"op":"=="}},{"return":null}"#,
         ] {
             assert!(text.contains(piece), "{piece} is not in {text}");
         }
-        assert_eq!(rules(&cidrs).len(), 5);
+        assert_eq!(rules(&cidrs, &[]).len(), 5);
+        assert_eq!(rules(&cidrs, &except).len(), 6);
     }
 
     #[test]

@@ -18,8 +18,8 @@ use rtnetlink::packet_route::RouteNetlinkMessage as Message;
 use rtnetlink::packet_route::route::{RouteMessage, RouteProtocol};
 
 use super::layer3::{ROUTE_PROTOCOL, destination};
-use super::nftables::TABLE;
 use super::path_errors::PathErrors;
+use super::{nftables, ports};
 
 /// Groups of `NETLINK_ROUTE` (include/uapi/linux/rtnetlink.h): links, neighbours, addresses,
 /// routes and rules of both families, sysctls of devices of both families, next hop objects;
@@ -254,7 +254,10 @@ fn nftables_changes(datagram: &[u8]) -> Changes {
 }
 
 fn is_ours(table: &[u8]) -> bool {
-    table.strip_suffix(b"\0").unwrap_or(table) == TABLE.as_bytes()
+    let table = table.strip_suffix(b"\0").unwrap_or(table);
+    [nftables::TABLE, ports::TABLE]
+        .map(str::as_bytes)
+        .contains(&table)
 }
 
 /// The name of the table, which is attribute 1 in the messages about tables, chains, rules, sets
@@ -270,7 +273,7 @@ fn table_of(message: &[u8]) -> Option<&[u8]> {
 }
 
 /// The messages of a datagram, each with its type and header.
-fn messages(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(super) fn messages(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = u32::from_ne_bytes(*rest.first_chunk()?) as usize;
         let kind = u16::from_ne_bytes(*rest.get(4..)?.first_chunk()?);

@@ -1,10 +1,13 @@
 //! The areas of a pass: host, nftables, maps, programs. Each compares what is with what should be,
 //! and puts it right.
 
+use tokio::runtime::Handle;
+
 use super::events::Dirty;
 use super::pass::Reconciler;
 use super::report::Report;
 use crate::host::nftables;
+use crate::pods::PodError;
 use crate::reconcile::apply::ApplyError;
 use crate::reconcile::desire::{self, Facts};
 use crate::reconcile::observe::{self, Which};
@@ -60,14 +63,30 @@ impl Reconciler {
         lost
     }
 
-    /// The table is listed only when the kernel has reported a change of it.
+    /// Both tables are listed only when the kernel has reported a change of one.
     pub(super) fn nftables(&mut self, dirty: Dirty, report: &mut Report) {
+        self.masquerade(dirty, report);
+        if !dirty.nftables {
+            return;
+        }
+        let planned = Planned {
+            step: "the nftables table inet oxlan_ports",
+            found: Found::Different("other rules".into()),
+        };
+        match Handle::current().block_on(self.pods.repair_ports()) {
+            Ok(false) => {}
+            Ok(true) => report.step(&planned, true, Ok::<_, PodError>(())),
+            Err(error) => report.failure("compare the table of published ports", &error),
+        }
+    }
+
+    fn masquerade(&mut self, dirty: Dirty, report: &mut Report) {
         let wanted = &self.cluster.network.pod_cidrs;
         let settled = self.settled.nftables.as_ref().filter(|(c, _)| c == wanted);
         if settled.is_some() && !dirty.nftables {
             return;
         }
-        let now = match nftables::list() {
+        let now = match nftables::list(nftables::TABLE) {
             Ok(now) => now,
             Err(error) => return report.failure("compare the nftables table", &error),
         };
@@ -86,7 +105,8 @@ impl Reconciler {
             step: "the nftables table inet oxlan",
             found,
         };
-        let done = nftables::replace(wanted).and_then(|()| nftables::list());
+        let done = nftables::replace(wanted, &self.unmasqueraded)
+            .and_then(|()| nftables::list(nftables::TABLE));
         if let Ok(Some(listing)) = &done {
             self.settled.nftables = Some((wanted.clone(), listing.clone()));
         }

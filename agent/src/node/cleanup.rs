@@ -9,9 +9,9 @@ use super::lock::{Lock, LockError};
 use crate::datapath;
 use crate::host::device::{self, Device};
 use crate::host::layer3;
-use crate::host::nftables;
 use crate::host::rtnl::{Rtnl, RtnlError};
 use crate::host::sysctl::Originals;
+use crate::host::{nftables, ports};
 use crate::pods::HOST_IFNAME_PREFIX;
 use crate::reconcile::desire::OVERLAY;
 
@@ -73,10 +73,13 @@ pub fn cleanup(directories: &Directories) -> Result<Removed, LockError> {
         }
         Err(error) => removed.fail("devices and routes", &error),
     }
-    match nftables::remove() {
-        Ok(true) => removed.done.push("the nftables table inet oxlan".into()),
-        Ok(false) => {}
-        Err(error) => removed.fail("the nftables table inet oxlan", &error),
+    for table in [nftables::TABLE, ports::TABLE] {
+        let what = format!("the nftables table inet {table}");
+        match nftables::remove(table) {
+            Ok(true) => removed.done.push(what),
+            Ok(false) => {}
+            Err(error) => removed.fail(&what, &error),
+        }
     }
     sysctls(&directories.state, &mut removed);
     files(directories, &mut removed);

@@ -48,6 +48,8 @@ pub struct Options {
     pub state_dir: PathBuf,
     /// Where maps, programs and links are pinned, and their capacities.
     pub datapath: crate::datapath::Options,
+    /// Prefixes outside the cluster that see pods' own addresses.
+    pub unmasqueraded: Vec<ipnet::IpNet>,
     /// The device on the underlay, if not the one that holds the underlay address.
     pub uplink: Option<String>,
 }

@@ -43,6 +43,8 @@ pub(super) struct Reconciler {
     pub(super) rtnl: Rtnl,
     pub(super) originals: Originals,
     pub(super) uplink_option: Option<String>,
+    /// Prefixes outside the cluster that see pods' own addresses.
+    pub(super) unmasqueraded: Vec<IpNet>,
     pub(super) cluster: Arc<ClusterConfig>,
     /// Whether reading a version or whole maps has left memory free that should go back.
     pub(super) untidy: bool,
@@ -101,6 +103,7 @@ impl Reconciler {
             rtnl: Rtnl::open()?,
             originals: Originals::open(&options.state_dir),
             uplink_option: options.uplink.clone(),
+            unmasqueraded: options.unmasqueraded.clone(),
             cluster,
             untidy: true,
             rejected: None,

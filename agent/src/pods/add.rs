@@ -99,6 +99,8 @@ impl Inner {
         if !(link::wait_until_running(&mut rtnl, device, PATIENCE)? && takes) {
             tracing::warn!(%device, "the kernel does not send to a new pod yet: is the machine overloaded?");
         }
+        self.publish(&attachment)?;
+        self.steps.reached(Step::AddPublished);
         attachment.phase = Phase::Ready;
         self.save(&attachment)?;
         self.steps.reached(Step::AddReady);

@@ -6,6 +6,8 @@ use oxlan_common::addr::Mac;
 use oxlan_common::maps::{PodValue, UNKNOWN_NETNS};
 use serde::{Deserialize, Serialize};
 
+use super::PortMapping;
+
 /// Where an attachment is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -65,6 +67,9 @@ pub struct Attachment {
     /// The most that the network configuration allows, when it says so; `mtu` follows the node's below it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu_limit: Option<u16>,
+    /// Ports of the host that lead to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<PortMapping>,
     /// When ADD began, seconds since 1970 UTC.
     pub created: u64,
     /// The orchestrator's words for it.

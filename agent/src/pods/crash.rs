@@ -39,6 +39,8 @@ steps! {
     AddConnected = "add-connected";
     /// ADD: the pod's side is up, with addresses and routes.
     AddConfigured = "add-configured";
+    /// ADD: ports of the host lead to the pod.
+    AddPublished = "add-published";
     /// ADD: the record is "ready"; nobody has been told.
     AddReady = "add-ready";
     /// DEL: the record is "removing".

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use super::DatapathFault;
+use super::{DatapathFault, PortMapping};
 use crate::host::netns::NetnsError;
+use crate::host::nftables::NftError;
 use crate::host::rtnl::RtnlError;
 use crate::host::veth::VethError;
 
@@ -62,6 +63,22 @@ pub enum PodError {
         /// What pods would have.
         mtu: u16,
     },
+    /// A port of the host that leads to another pod already.
+    #[error(
+        "the host's {port} leads to container {container_id} already: choose another hostPort, or another hostIP for both"
+    )]
+    PortTaken {
+        /// What was asked for.
+        port: PortMapping,
+        /// Whose it is.
+        container_id: String,
+    },
+    /// An address of the host of a family in which the pod has none.
+    #[error("the host's {0} cannot lead to a pod that has no address of this family")]
+    PortFamily(PortMapping),
+    /// The table of published ports cannot be written.
+    #[error(transparent)]
+    Ports(#[from] NftError),
     /// The namespace cannot be entered.
     #[error(transparent)]
     Netns(#[from] NetnsError),

@@ -11,6 +11,7 @@ use super::busy::Busy;
 use super::crash::{Step, Steps};
 use super::ipam::Ipam;
 use super::names;
+use super::ports;
 use super::store::Store;
 use super::{AddRequest, Attachment, DatapathFault, Key, NodeFacts, Phase, PodDatapath, PodError};
 use crate::host::link;
@@ -24,6 +25,7 @@ pub(super) struct Inner {
     pub(super) facts: RwLock<NodeFacts>,
     pub(super) busy: Busy,
     pub(super) steps: Steps,
+    pub(super) ports: ports::Table,
     records: Mutex<Records>,
 }
 
@@ -51,6 +53,7 @@ impl Inner {
             facts: RwLock::new(facts),
             busy: Busy::default(),
             steps,
+            ports: ports::Table::default(),
             records: Mutex::new(records),
         }
     }
@@ -79,7 +82,9 @@ impl Inner {
     ) -> Result<Attachment, PodError> {
         let mut records = self.records();
         let addresses = records.ipam.allocate(&request.key, &facts.pod_cidrs)?;
-        if let Err(error) = self.store.save_memory(records.ipam.memory()) {
+        let checked = ports::check(&records, &request.key, &request.ports, &addresses);
+        let kept = checked.and_then(|()| self.store.save_memory(records.ipam.memory()));
+        if let Err(error) = kept {
             records.ipam.free(&request.key, &addresses);
             return Err(error);
         }
@@ -102,6 +107,7 @@ impl Inner {
             netns_id: None,
             mtu,
             mtu_limit: request.mtu,
+            ports: request.ports.clone(),
             created: super::seconds_since_1970(),
             pod: request.pod.clone(),
         };
@@ -158,6 +164,8 @@ impl Inner {
         self.mark_removing(attachment);
         self.steps.reached(Step::DelRecorded);
         let mut left = Vec::new();
+        self.unpublish(attachment)
+            .unwrap_or_else(|e| left.push(e.chain()));
         for address in &attachment.addresses {
             self.unmap(*address)
                 .unwrap_or_else(|e| left.push(e.chain()));

@@ -15,6 +15,7 @@ mod facts;
 mod inner;
 mod ipam;
 mod names;
+mod ports;
 mod remove;
 mod service;
 mod store;
@@ -30,6 +31,7 @@ pub use error::PodError;
 pub(crate) use error::chain;
 pub use facts::NodeFacts;
 pub use names::HOST_IFNAME_PREFIX;
+pub use ports::PortMapping;
 pub use service::{AddRequest, Key, Pods, RestoreReport};
 
 /// Addresses for a message.

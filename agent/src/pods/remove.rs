@@ -73,6 +73,8 @@ impl Inner {
                 Err(error) => report.problems.push(described(&attachment, &error.chain())),
             }
         }
+        let ports = self.repair_ports().err();
+        report.problems.extend(ports.as_ref().map(PodError::chain));
         Ok(report)
     }
 

@@ -10,7 +10,10 @@ use tokio::sync::{Notify, RwLock, Semaphore};
 use super::crash::Steps;
 use super::inner::Inner;
 use super::store::Store;
-use super::{Attachment, DesiredPod, Expected, NodeFacts, Phase, PodDatapath, PodError, PodLabels};
+use super::{
+    Attachment, DesiredPod, Expected, NodeFacts, Phase, PodDatapath, PodError, PodLabels,
+    PortMapping,
+};
 
 /// What identifies an attachment on a node: one interface in one container.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,6 +46,8 @@ pub struct AddRequest {
     pub netns: String,
     /// MTU to set when less than the node's.
     pub mtu: Option<u16>,
+    /// Ports of the host that are to lead to it.
+    pub ports: Vec<PortMapping>,
     /// The orchestrator's words for it.
     pub pod: PodLabels,
 }
@@ -159,6 +164,15 @@ impl Pods {
     /// When the agent is shutting down.
     pub async fn set_facts(&self, facts: NodeFacts) -> Result<Vec<String>, PodError> {
         self.blocking(move |inner| Ok(inner.set_facts(facts))).await
+    }
+
+    /// Puts the table of published ports right if somebody has changed it. Whether that had to be done.
+    /// Does not take the gate.
+    ///
+    /// # Errors
+    /// When `nft` is missing or the kernel refuses.
+    pub async fn repair_ports(&self) -> Result<bool, PodError> {
+        self.blocking(Inner::repair_ports).await
     }
 
     /// Waits until attachments may have changed since the last call.

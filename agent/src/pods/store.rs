@@ -197,6 +197,7 @@ mod tests {
             host_mac: Mac::new([0x0e, 0, 0, 0, 0, 1]),
             netns_id: Some(3),
             mtu: 1450,
+            ports: Vec::new(),
             mtu_limit: None,
             created: 1,
             pod: PodLabels::default(),

@@ -9,6 +9,7 @@ mod cluster_file;
 mod drift;
 mod fabric;
 mod forgery;
+mod host_ports;
 mod idle;
 mod life;
 mod many_pods;

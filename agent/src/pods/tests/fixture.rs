@@ -188,6 +188,7 @@ impl Container {
 
     pub(crate) fn request(&self) -> AddRequest {
         AddRequest {
+            ports: Vec::new(),
             key: self.key(),
             network: "oxlan".into(),
             netns: self.netns(),
