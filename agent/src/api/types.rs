@@ -142,6 +142,9 @@ pub struct VtepRow {
     pub underlay: IpAddr,
     /// Destination MAC of inner frames.
     pub mac: String,
+    /// Largest packet that fits on the way there, bytes; none for this node itself, and without a way.
+    #[serde(default)]
+    pub path_mtu: Option<u32>,
 }
 
 /// `GET /v1/routes`: a list of these, in the order of prefixes.
@@ -161,6 +164,9 @@ pub struct RouteRow {
     pub device: String,
     /// VXLAN network identifier.
     pub vni: u32,
+    /// Largest packet of a pod that fits towards the prefix, bytes.
+    #[serde(default)]
+    pub mtu: u16,
     /// MAC of the VTEP.
     pub vtep_mac: String,
     /// Whether the kernel has a route to the VTEP.

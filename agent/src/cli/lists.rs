@@ -76,7 +76,7 @@ impl Row for PodRow {
 
 impl Row for NodeRow {
     const PATH: &str = "/v1/nodes";
-    const HEADINGS: &[&str] = &["NODE", "UNDERLAY", "POD CIDRS", "VTEP MAC", "STATE"];
+    const HEADINGS: &[&str] = &["NODE", "UNDERLAY", "MTU", "POD CIDRS", "VTEP MAC", "STATE"];
     const FLEXIBLE: usize = 0;
     const NONE: &str = "the cluster has no nodes";
 
@@ -90,6 +90,7 @@ impl Row for NodeRow {
         vec![
             self.name.clone(),
             column(|v| v.underlay.to_string()),
+            column(|v| v.path_mtu.map_or_else(|| "-".into(), |mtu| mtu.to_string())),
             joined(&self.pod_cidrs, "\n"),
             column(|v| v.mac.clone()),
             state(self.own, self.reachable).into(),
@@ -99,7 +100,7 @@ impl Row for NodeRow {
 
 impl Row for RouteRow {
     const PATH: &str = "/v1/routes";
-    const HEADINGS: &[&str] = &["PREFIX", "NODE", "VTEP", "NEXT HOP", "VNI", "STATE"];
+    const HEADINGS: &[&str] = &["PREFIX", "NODE", "VTEP", "NEXT HOP", "MTU", "VNI", "STATE"];
     const FLEXIBLE: usize = 1;
     const NONE: &str = "the datapath has no routes";
 
@@ -114,6 +115,11 @@ impl Row for RouteRow {
             self.node.clone().unwrap_or_else(|| "-".into()),
             format!("{}\n{}", self.underlay, self.vtep_mac),
             next_hop,
+            if self.local {
+                "-".into()
+            } else {
+                self.mtu.to_string()
+            },
             self.vni.to_string(),
             state(self.local, self.reachable).into(),
         ]
@@ -176,6 +182,7 @@ mod tests {
             underlay: "192.168.50.1".parse().unwrap(),
             next_hop: "192.168.50.1".parse().unwrap(),
             device: "eth0".into(),
+            mtu: 1450,
             vni: 1,
             vtep_mac: "0e:00:c0:a8:32:01".into(),
             reachable: true,

@@ -8,6 +8,8 @@ mod clsact;
 mod error;
 mod flows;
 mod load;
+#[cfg(test)]
+mod memory;
 mod pins;
 mod program;
 mod table;

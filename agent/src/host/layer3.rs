@@ -13,7 +13,8 @@ use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
 use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
+    RouteScope, RouteType,
 };
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage as Message};
 
@@ -54,6 +55,8 @@ pub enum Way {
         ifindex: u32,
         /// Preferred source address.
         source: Option<IpAddr>,
+        /// Largest packet, bytes, where it is less than the device's MTU.
+        mtu: Option<u32>,
     },
     /// Somebody on this device passes it on, or is the destination.
     Gateway {
@@ -201,11 +204,17 @@ fn route_message(route: &Route) -> RouteMessage {
             .push(RouteAttribute::Priority(route.metric));
     }
     match route.way {
-        Way::Device { ifindex, source } => {
+        Way::Device {
+            ifindex,
+            source,
+            mtu,
+        } => {
             message.header.kind = RouteType::Unicast;
             message.header.scope = RouteScope::Link;
             message.attributes.push(RouteAttribute::Oif(ifindex));
             prefer(&mut message, source);
+            let metrics = mtu.map(|mtu| RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)]));
+            message.attributes.extend(metrics);
         }
         Way::Gateway {
             ifindex,
@@ -260,12 +269,14 @@ pub(super) fn route(message: &Message) -> Option<Route> {
         return None;
     }
     let (mut ifindex, mut gateway, mut source, mut metric) = (None, None, None, 0);
+    let mut mtu = None;
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Oif(index) => ifindex = Some(*index),
             RouteAttribute::Gateway(address) => gateway = ip(address),
             RouteAttribute::PrefSource(address) => source = ip(address),
             RouteAttribute::Priority(priority) => metric = *priority,
+            RouteAttribute::Metrics(metrics) => mtu = mtu_in(metrics),
             _ => {}
         }
     }
@@ -273,6 +284,7 @@ pub(super) fn route(message: &Message) -> Option<Route> {
         (RouteType::Unicast, None) => Way::Device {
             ifindex: ifindex?,
             source,
+            mtu,
         },
         (RouteType::Unicast, Some(gateway)) => Way::Gateway {
             ifindex: ifindex?,
@@ -291,6 +303,14 @@ pub(super) fn route(message: &Message) -> Option<Route> {
         destination,
         metric,
         way,
+    })
+}
+
+/// The MTU among a route's metrics; 0 stands for none.
+pub(super) fn mtu_in(metrics: &[RouteMetric]) -> Option<u32> {
+    metrics.iter().find_map(|metric| match metric {
+        RouteMetric::Mtu(mtu) if *mtu > 0 => Some(*mtu),
+        _ => None,
     })
 }
 

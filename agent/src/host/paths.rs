@@ -12,11 +12,11 @@ use ipnet::IpNet;
 use rtnetlink::packet_route::RouteNetlinkMessage as Message;
 use rtnetlink::packet_route::link::LinkAttribute;
 use rtnetlink::packet_route::route::{
-    RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteNextHop, RouteNextHopFlags,
-    RouteProtocol, RouteType, RouteVia,
+    RouteAttribute, RouteFlags, RouteMessage, RouteNextHop, RouteNextHopFlags, RouteProtocol,
+    RouteType, RouteVia,
 };
 
-use super::layer3::{ROUTE_PROTOCOL, destination, ip};
+use super::layer3::{ROUTE_PROTOCOL, destination, ip, mtu_in};
 use super::messages;
 use super::rtnl::{Rtnl, RtnlError};
 use super::sysctl;
@@ -66,6 +66,11 @@ impl Path {
         self.hops().all(|hop| hop.address == destination)
     }
 }
+
+/// Least MTU that path MTU discovery may find: IPv6's own (RFC 8200, section 5). IPv4 could have less, but
+/// who forges an ICMP error could then make every packet small; and where there really is less, routers
+/// fragment what is around the pods' packets.
+const LEAST_LEARNED: u32 = 1280;
 
 /// Ticks per second in what the kernel tells user space (include/asm-generic/param.h, `USER_HZ`).
 const USER_HZ: u64 = 100;
@@ -209,13 +214,6 @@ fn route_mtu(route: &RouteMessage) -> (Option<u32>, Option<Duration>) {
     (mtu, expires.filter(|_| mtu.is_some()))
 }
 
-fn mtu_in(metrics: &[RouteMetric]) -> Option<u32> {
-    metrics.iter().find_map(|metric| match metric {
-        RouteMetric::Mtu(mtu) if *mtu > 0 => Some(*mtu),
-        _ => None,
-    })
-}
-
 /// Limits the MTU of each path by those of its devices.
 fn with_device_mtus(
     rtnl: &mut Rtnl,
@@ -227,7 +225,11 @@ fn with_device_mtus(
     for path in paths.iter_mut().flatten() {
         let of = |hop: NextHop| devices.get(&(hop.ifindex, hop.address.is_ipv6())).copied();
         let device = path.hops().map(of).min().flatten();
-        path.mtu = device.map(|device| path.mtu.map_or(device, |route| route.min(device)));
+        let route = path.mtu.map(|mtu| match path.expires {
+            Some(_) => mtu.max(LEAST_LEARNED),
+            None => mtu,
+        });
+        path.mtu = device.map(|device| route.map_or(device, |route| route.min(device)));
     }
     Ok(paths)
 }

@@ -68,7 +68,7 @@ impl NodeView for State {
             problems: view.problems,
             notes: view.cluster.remarks.notes.clone(),
             underlay: own.and_then(|n| n.underlay().next()),
-            vteps: own.map(vtep_rows).unwrap_or_default(),
+            vteps: own.map(|n| vtep_rows(n, &view.ways)).unwrap_or_default(),
             uplink: view.uplinks.first().cloned().unwrap_or_default(),
             uplinks: view.uplinks,
             overlay: view.overlay,
@@ -109,7 +109,7 @@ impl NodeView for State {
             own: n.name == self.node,
             underlay: n.underlay().next().unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
             vtep_mac: n.vtep_mac().to_string(),
-            vteps: vtep_rows(n),
+            vteps: vtep_rows(n, &view.ways),
             pod_cidrs: n.pod_cidrs.clone(),
             reachable: n.name == self.node || reachable(n),
         };
@@ -138,6 +138,7 @@ impl NodeView for State {
                 next_hop: value.next_hop.into(),
                 device: device.clone(),
                 vni: value.vni,
+                mtu: value.mtu,
                 vtep_mac: value.mac.to_string(),
                 reachable: value.flags & route_flags::UNREACHABLE == 0,
             });
@@ -151,10 +152,11 @@ impl NodeView for State {
     }
 }
 
-fn vtep_rows(node: &NodeSpec) -> Vec<VtepRow> {
+fn vtep_rows(node: &NodeSpec, ways: &Ways) -> Vec<VtepRow> {
     let row = |vtep: &Vtep| VtepRow {
         underlay: vtep.underlay,
         mac: vtep.mac.to_string(),
+        path_mtu: ways.to_node(vtep.underlay).and_then(|path| path.mtu),
     };
     node.vteps.iter().map(row).collect()
 }

@@ -103,7 +103,8 @@ pub fn filter(datapath: &Datapath, step: &FilterStep) -> Result<(), ApplyError> 
 
 fn route(rtnl: &mut Rtnl, to: IpNet, metric: u32, via: &Via) -> Result<Route, ApplyError> {
     let way = match via {
-        Via::Device { name, source } => Way::Device {
+        Via::Device { name, source, mtu } => Way::Device {
+            mtu: *mtu,
             ifindex: ifindex(rtnl, name)?,
             source: *source,
         },

@@ -71,7 +71,8 @@ pub fn pod_mtu(uplink_mtu: u32, own: &NodeSpec, mode: Mode) -> u16 {
     }
 }
 
-/// What VXLAN leaves of an uplink's MTU.
+/// What VXLAN leaves of an uplink's MTU, and for IPv6 pods not less than IPv6 needs: the kernel takes
+/// the addresses away from a device with less. What is around their packets is fragmented then.
 ///
 /// A node with an IPv6 underlay address counts on its larger headers, whoever its peers are: so
 /// the MTU does not change when nodes come and go.
@@ -82,9 +83,11 @@ pub fn tunnel_mtu(uplink_mtu: u32, own: &NodeSpec) -> u16 {
     } else {
         OVERHEAD_V4
     };
+    let has_v6 = own.pod_cidrs.iter().any(|c| matches!(c, IpNet::V6(_)));
     u16::try_from(uplink_mtu)
         .unwrap_or(u16::MAX)
         .saturating_sub(overhead)
+        .max(if has_v6 { MIN_MTU_V6 } else { 0 })
 }
 
 /// What should be on the host.
@@ -129,7 +132,8 @@ fn routes(facts: &Facts<'_>) -> BTreeMap<(IpNet, u32), Via> {
         let route = |a: &IpAddr| ((IpNet::from(*a), 0), onto(&pod.host_ifname, own, *a));
         pod.addresses.iter().map(route).collect::<Vec<_>>()
     });
-    let all = networks(facts).chain(adjacent(facts)).chain(local);
+    let others = networks(facts).chain(adjacent(facts)).chain(narrow(facts));
+    let all = others.chain(local);
     all.chain(pods).collect()
 }
 
@@ -171,10 +175,34 @@ fn adjacent<'a>(facts: &'a Facts<'_>) -> impl Iterator<Item = ((IpNet, u32), Via
         })
 }
 
+/// Routes for the host itself to nodes behind a way that is narrower than the overlay device: the
+/// kernel then fragments what may be fragmented, and tells everybody else. In most clusters there are none.
+fn narrow<'a>(facts: &'a Facts<'_>) -> impl Iterator<Item = ((IpNet, u32), Via)> + 'a {
+    let prefixes = facts.others();
+    let prefixes = prefixes.flat_map(|n| n.pod_cidrs.iter().map(move |prefix| (n, prefix)));
+    prefixes.filter_map(|(node, prefix)| {
+        let source = overlay_address(facts.own, prefix.network())?;
+        let way = facts.way(node, prefix);
+        let Way::Tunnel(..) = way else {
+            return None;
+        };
+        // Below what IPv6 needs, what is around the packet is fragmented.
+        let least = if source.is_ipv6() { MIN_MTU_V6 } else { 0 };
+        let mtu = way.mtu()?.max(least);
+        let via = Via::Device {
+            name: OVERLAY.into(),
+            source: Some(source),
+            mtu: Some(mtu.into()),
+        };
+        (mtu < facts.tunnel_mtu).then_some(((*prefix, 0), via))
+    })
+}
+
 fn onto(device: &str, own: &NodeSpec, to: IpAddr) -> Via {
     Via::Device {
         name: device.to_owned(),
         source: overlay_address(own, to),
+        mtu: None,
     }
 }
 
@@ -325,12 +353,14 @@ fn route_value(
             ..nowhere
         };
     }
-    match facts.way(node, prefix) {
+    let way = facts.way(node, prefix);
+    match way {
         Way::Nowhere => nowhere,
         Way::Tunnel(_, path) | Way::Direct(path) => RouteValue {
             next_hop: path.hop.address.into(),
             ifindex: path.hop.ifindex,
             flags: 0,
+            mtu: way.mtu().unwrap_or(facts.mtu),
             ..nowhere
         },
     }

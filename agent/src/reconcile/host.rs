@@ -62,6 +62,8 @@ pub enum Via {
         name: String,
         /// Preferred source address.
         source: Option<IpAddr>,
+        /// Largest packet, bytes, where it is less than the device's MTU.
+        mtu: Option<u32>,
     },
     /// By way of a router, or of the node that owns the prefix.
     Gateway {

@@ -8,6 +8,7 @@ pub mod apply;
 pub mod desire;
 pub mod filters;
 pub mod host;
+pub mod mtu;
 pub mod observe;
 pub mod tables;
 pub mod ways;

@@ -33,9 +33,14 @@ pub fn host(rtnl: &mut Rtnl, desired: &Desired) -> Result<Host, RtnlError> {
     let addresses = addresses.iter().filter(|a| Some(a.ifindex) == overlay);
     let routes = layer3::routes(rtnl)?.into_iter().map(|route| {
         let via = match route.way {
-            Way::Device { ifindex, source } => Via::Device {
+            Way::Device {
+                ifindex,
+                source,
+                mtu,
+            } => Via::Device {
                 name: name(ifindex),
                 source,
+                mtu,
             },
             Way::Gateway {
                 ifindex,

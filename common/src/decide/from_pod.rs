@@ -169,10 +169,14 @@ fn too_large<'t>(
     config: &Config,
 ) -> Option<FromPod<'t>> {
     let len = ip.wire_len(packet);
-    if len <= u32::from(route.mtu) {
-        return None;
-    }
     let is_v6 = front.is_v6();
+    if len <= u32::from(route.mtu) {
+        let needed = if is_v6 { MIN_MTU_V6 } else { config.mtu };
+        let may_be_cut = is_v6 || ip.may_be_fragmented(front);
+        // The host's stack puts fragments together before it looks at them, so it needs all of them.
+        let has_others = ip.is_fragment && may_be_cut && route.mtu < needed;
+        return has_others.then_some(FromPod::ToHost(HostTask::Help));
+    }
     let (mtu, source) = if is_v6 && route.mtu < MIN_MTU_V6 {
         (MIN_MTU_V6, config.overlay_v6)
     } else if is_v6 {

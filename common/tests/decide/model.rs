@@ -6,7 +6,7 @@ use oxlan_common::maps::{MAP_ABI, PodValue, RouteValue, pod_flags, route_flags};
 
 use crate::bytes::{ip_len, number, told};
 use crate::describe::{Fragment, Frame, FromPodCase, IpCase, L4, TunnelCase, underlay};
-use crate::world::{OWN_VTEP, Outcome, PORT, World};
+use crate::world::{MTU, OWN_VTEP, Outcome, PORT, World};
 
 pub(crate) fn from_pod(case: &FromPodCase, world: &World) -> Outcome {
     if !is_configured(world) {
@@ -108,7 +108,15 @@ fn sized(case: &FromPodCase, ip: &IpCase, route: &RouteValue) -> Outcome {
         let own: std::net::Ipv6Addr = "fd00:1::".parse().unwrap();
         (Addr::from(own), mtu.max(1280))
     };
-    if len <= mtu {
+    // Where the host may have to cut some fragment of a packet, it gets all of them.
+    let is_narrow = if is_v4 {
+        !ip.df && mtu < usize::from(MTU)
+    } else {
+        mtu < 1280
+    };
+    if len <= mtu && ip.fragment != Fragment::Whole && is_narrow {
+        Outcome::Host
+    } else if len <= mtu {
         Outcome::Vtep(route.underlay, ip.ecn)
     } else if len <= told || is_v4 && !ip.df {
         Outcome::Host

@@ -13,6 +13,7 @@ mod host_ports;
 mod idle;
 mod life;
 mod many_pods;
+mod mtu;
 mod outside;
 mod packet_shapes;
 mod reach;

@@ -229,7 +229,19 @@ fn a_way_narrower_than_the_overlay() {
         let v6_told = narrow.max(MIN_MTU_V6);
         let frame = |size| sent(&v6, &fill(&v6, size));
         world.check(&told("IPv6", frame(usize::from(v6_told) + 1), v6_told));
+        // The host puts fragments together, so it needs all of them.
+        let last = Ip {
+            fragment: 0x0020,
+            ..v4.clone()
+        };
+        world.check(&to_host("a small fragment", sent(&last, &[7; 16])));
         if narrow < MIN_MTU_V6 {
+            let fragment = Ip {
+                protocol: 44,
+                ..v6.clone()
+            };
+            let payload = [&[UDP, 0, 0, 8][..], &[0; 4], &[7; 16]].concat();
+            world.check(&to_host("a small IPv6 fragment", sent(&fragment, &payload)));
             let size = usize::from(narrow);
             world.check(&to_host(
                 "IPv6 that the host wraps and fragments",

@@ -117,7 +117,46 @@ fn pods_get_what_vxlan_leaves() {
     assert_eq!(of(1500, "v6"), 1430);
     assert_eq!(of(9000, "a"), 8950);
     assert_eq!(of(65_536, "a"), 65_485);
-    assert_eq!(of(20, "a"), 0);
+    assert_eq!(of(1300, "a"), 1280, "IPv6 needs it");
+    assert_eq!(of(1300, "c"), 1250, "without IPv6");
+    assert_eq!(of(20, "c"), 0);
+}
+
+/// Only a way that is narrower than the overlay device needs a route of the host's own.
+#[test]
+fn a_narrow_way_has_its_mtu_in_the_map_and_in_a_route() {
+    let with_way = |mtu: u32| {
+        with_facts("a", |facts| {
+            let mut ways = facts.ways.clone();
+            let to = "192.168.50.2".parse().unwrap();
+            let narrow = Path {
+                mtu: Some(mtu),
+                ..path("192.168.50.2").unwrap()
+            };
+            ways.nodes.insert(to, Some(narrow));
+            let facts = Facts {
+                ways: &ways,
+                ..facts.clone()
+            };
+            let (tables, host) = (tables(&facts, 5), host(&facts));
+            ["10.244.2.0/25", "fd00:10:244:2::/64"].map(|prefix| {
+                let prefix = prefix.parse().unwrap();
+                let in_map = tables.routes[&route_key(&prefix)].mtu;
+                (in_map, host.routes.get(&(prefix, 0)).map(Via::to_string))
+            })
+        })
+    };
+    let [v4, v6] = with_way(1400);
+    let source = "dev oxlan0 src 10.244.1.0 mtu 1350";
+    assert_eq!(v4, (1350, Some(source.into())));
+    let source = "dev oxlan0 src fd00:10:244:1:: mtu 1350";
+    assert_eq!(v6, (1350, Some(source.into())));
+    let [v4, v6] = with_way(1300);
+    assert_eq!(v4.0, 1250);
+    let source = "dev oxlan0 src fd00:10:244:1:: mtu 1280";
+    assert_eq!(v6, (1250, Some(source.into())), "the host is not told less");
+    assert_eq!(with_way(1500), [(1450, None), (1450, None)]);
+    assert_eq!(with_way(9000), [(8950, None), (8950, None)]);
 }
 
 #[test]

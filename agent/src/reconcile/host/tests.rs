@@ -17,6 +17,7 @@ fn on(name: &str) -> Via {
     Via::Device {
         name: name.into(),
         source: Some("10.244.1.0".parse().unwrap()),
+        mtu: None,
     }
 }
 
@@ -264,10 +265,16 @@ fn any_via() -> impl Strategy<Value = Via> {
     ];
     prop_oneof![
         Just(Via::Unreachable),
-        (name.clone(), source.clone()).prop_map(|(name, source)| Via::Device {
-            name: name.into(),
-            source
-        }),
+        (
+            name.clone(),
+            source.clone(),
+            prop_oneof![Just(None), Just(Some(1400))]
+        )
+            .prop_map(|(name, source, mtu)| Via::Device {
+                name: name.into(),
+                source,
+                mtu,
+            }),
         (name, source).prop_map(|(name, source)| Via::Gateway {
             name: name.into(),
             gateway: "192.168.50.2".parse().unwrap(),

@@ -41,9 +41,10 @@ pub(super) fn kind_in_words(vxlan: Option<Vxlan>) -> String {
 impl fmt::Display for Via {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Device { name, source } => {
+            Self::Device { name, source, mtu } => {
                 write!(f, "dev {name}")?;
-                preferred(f, source.as_ref())
+                preferred(f, source.as_ref())?;
+                mtu.map_or(Ok(()), |mtu| write!(f, " mtu {mtu}"))
             }
             Self::Gateway {
                 name,
