@@ -19,9 +19,10 @@ pub(super) fn arp<'t, T: Tables>(
     tables: &'t T,
     config: &Config,
 ) -> FromPod<'t> {
-    let Some(arp) = Arp::read(packet) else {
+    let mut arp = Arp::empty();
+    if !arp.read(packet) {
         return FromPod::Drop(DropReason::Malformed);
-    };
+    }
     if arp.sender_mac != front.src {
         return FromPod::Drop(DropReason::ForeignMac);
     }

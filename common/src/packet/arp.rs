@@ -17,8 +17,7 @@ pub const FRAME_LEN: usize = 42;
 /// An ARP message of the kind that pods send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arp {
-    /// [`REQUEST`] or [`REPLY`]. A number: an `Option` of this keeps its tag in the spare values of a
-    /// `bool`, and then the programs read what is not there, which the verifier refuses before Linux 6.4.
+    /// [`REQUEST`] or [`REPLY`].
     pub operation: u16,
     /// MAC that the sender claims.
     pub sender_mac: Mac,
@@ -29,21 +28,34 @@ pub struct Arp {
 }
 
 impl Arp {
-    /// Reads the message; `None` when it is truncated or of another kind.
+    /// Room for a message to be read into.
     #[inline(always)]
-    pub fn read(packet: &impl Packet) -> Option<Self> {
-        let b = packet.bytes::<28>(ETHERNET_LEN)?;
-        let operation = u16::from_be_bytes([b[6], b[7]]);
-        if operation != REQUEST && operation != REPLY {
-            return None;
+    #[must_use]
+    pub const fn empty() -> Self {
+        Self {
+            operation: 0,
+            sender_mac: Mac::ZERO,
+            sender: Addr::UNSPECIFIED,
+            target: Addr::UNSPECIFIED,
         }
+    }
+
+    /// Reads the message; `false` when it is truncated or of another kind.
+    ///
+    /// It is read in place because of an `Option` the programs would copy, before they look at its tag,
+    /// what is not there, which the verifier refuses before Linux 6.4.
+    #[inline(always)]
+    pub fn read(&mut self, packet: &impl Packet) -> bool {
+        let mut b = [0; 28];
+        if !packet.read(ETHERNET_LEN, &mut b) {
+            return false;
+        }
+        self.operation = u16::from_be_bytes([b[6], b[7]]);
+        self.sender_mac = Mac::new([b[8], b[9], b[10], b[11], b[12], b[13]]);
+        self.sender = Addr::from_v4([b[14], b[15], b[16], b[17]]);
+        self.target = Addr::from_v4([b[24], b[25], b[26], b[27]]);
         let fixed = [b[0], b[1], b[2], b[3], b[4], b[5]];
-        (fixed == FIXED).then_some(Self {
-            operation,
-            sender_mac: Mac::new([b[8], b[9], b[10], b[11], b[12], b[13]]),
-            sender: Addr::from_v4([b[14], b[15], b[16], b[17]]),
-            target: Addr::from_v4([b[24], b[25], b[26], b[27]]),
-        })
+        fixed == FIXED && matches!(self.operation, REQUEST | REPLY)
     }
 
     /// The frame that says that the target of this request has the MAC `mac`.
