@@ -8,6 +8,9 @@ pub const VNI: u32 = 1;
 /// Pods that it can have.
 pub const ENDPOINTS: u32 = 16;
 
+/// Bytes of a VXLAN frame over IPv4 up to the end of the inner IPv4 header.
+pub const HEADERS: usize = 50 + 14 + 20;
+
 /// A pod, keyed by its IPv4 address.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]

@@ -14,13 +14,14 @@ use aya_ebpf::Global;
 use aya_ebpf::bindings::{
     BPF_F_ZERO_CSUM_TX, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_tunnel_key, xdp_action,
 };
-use aya_ebpf::btf_maps::HashMap;
+use aya_ebpf::btf_maps::{Array, HashMap, ProgramArray};
 use aya_ebpf::helpers::{
     bpf_redirect, bpf_redirect_peer, bpf_skb_get_tunnel_key, bpf_skb_set_tunnel_key,
+    bpf_xdp_store_bytes,
 };
 use aya_ebpf::macros::{btf_map, classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use oxlan_common::bench::{ENDPOINTS as CAPACITY, Endpoint, VNI};
+use oxlan_common::bench::{ENDPOINTS as CAPACITY, Endpoint, HEADERS, VNI};
 
 /// Where the EtherType is, and in an IPv4 header behind it the TTL, the checksum and the destination.
 const ETHERTYPE: usize = 12;
@@ -31,6 +32,14 @@ const DESTINATION: usize = 14 + 16;
 /// Pods by IPv4 address.
 #[btf_map]
 static ENDPOINTS: HashMap<[u8; 4], Endpoint, { CAPACITY as usize }, 0> = HashMap::new();
+
+/// Headers of a frame as it came in.
+#[btf_map]
+static HEADERS_BEFORE: Array<[u8; HEADERS], 1> = Array::new();
+
+/// The program that `xdp_call` ends with.
+#[btf_map]
+static PROGRAM: ProgramArray<1> = ProgramArray::new();
 
 /// Interface index of the VXLAN device; for `xdp_redirect` the one to redirect to.
 #[unsafe(no_mangle)]
@@ -66,11 +75,34 @@ fn key_from_tunnel(ctx: TcContext) -> i32 {
     endpoint(&ctx).map_or(TC_ACT_UNSPEC, |endpoint| deliver(&ctx, endpoint))
 }
 
-/// The least that XDP can do with a packet for another device.
-#[xdp]
-fn xdp_redirect(_ctx: XdpContext) -> u32 {
+/// The least that XDP can do with a frame for another device.
+#[xdp(frags)]
+fn xdp_redirect(ctx: XdpContext) -> u32 {
+    if restore(&ctx).is_none() {
+        return xdp_action::XDP_ABORTED;
+    }
     // SAFETY: the helper takes two numbers and has no preconditions.
     unsafe { bpf_redirect(DEVICE.load(), 0) as u32 }
+}
+
+/// The same frame for another program.
+#[xdp(frags)]
+fn xdp_call(ctx: XdpContext) -> u32 {
+    if restore(&ctx).is_some() {
+        // SAFETY: the context is the one that the kernel called the program with. It comes back only if
+        // there is no program.
+        unsafe { PROGRAM.tail_call(&ctx, 0) };
+    }
+    xdp_action::XDP_ABORTED
+}
+
+/// Makes a frame what it was: the kernel uses a live frame again, with what programs have written into it.
+#[inline(always)]
+fn restore(ctx: &XdpContext) -> Option<()> {
+    let headers = HEADERS_BEFORE.get(0)?;
+    let bytes = headers.as_ptr().cast_mut().cast();
+    // SAFETY: the context is the program's; the pointer and the length are those of a map's value, which is only read.
+    (unsafe { bpf_xdp_store_bytes(ctx.ctx, 0, bytes, HEADERS as u32) } == 0).then_some(())
 }
 
 /// Where redirected packets end.

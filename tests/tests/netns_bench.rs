@@ -30,7 +30,7 @@ fn every_part_is_measured() {
         ("udp_64b", 1),
         ("connect_rate", 1),
         ("program_time", 24),
-        ("xdp_live_frames", 1),
+        ("xdp_live_frames", 2),
         ("cni_add", 2),
         ("cni_add_at_once", 2),
         ("start", 2),

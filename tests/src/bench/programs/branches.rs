@@ -65,6 +65,12 @@ pub(super) fn all(size: Size) -> Vec<Branch> {
     ]
 }
 
+/// A frame for `xdp_uplink`.
+pub(super) fn live(size: Size) -> Vec<u8> {
+    let frames = tunnelled("live", size, false).frames;
+    frames.into_iter().next().unwrap_or_default()
+}
+
 fn tunnelled(name: &'static str, size: Size, v6: bool) -> Branch {
     let frame = |flow| {
         let node = spread(flow, size.nodes);

@@ -1,22 +1,34 @@
 //! XDP with live frames: the kernel feeds frames to a program as a driver would, and carries out
 //! what it says (`BPF_F_TEST_XDP_LIVE_FRAMES`, Linux 5.18). Packets per second on one core, beside
 //! the least that can be done with a frame that leaves by another device.
+//!
+//! The kernel uses a frame again without undoing what programs have written, so for both programs the
+//! headers are written anew before each run.
 
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use aya::maps::{Array, ProgramArray};
 use aya::programs::xdp::XdpMode;
 use aya::programs::{TestRun as _, TestRunAttrs, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
+use aya_obj::programs::XdpAttachType;
+use oxlan::datapath::Program;
+use oxlan_common::bench::HEADERS;
+use oxlan_common::counters::Verdict;
 
 use super::super::figures::{Figures, Measure};
 use super::super::{Effort, Progress};
+use super::branches;
+use super::node::{self, TestNode};
+use super::{SIZES, pin_to_one_cpu};
 use crate::binaries::bench_object;
 use crate::netns::Netns;
 use crate::scope::Scope;
 
-/// The bare redirection among the figures.
+/// The bare redirection among the figures, and ours: decapsulate, and deliver to a pod.
 pub(in crate::bench) const REDIRECT: &str = "bare XDP_REDIRECT";
+pub(in crate::bench) const UPLINK: &str = "xdp_uplink of oxlan: to a pod";
 
 /// Frames per batch, as many as NAPI takes at a time.
 const BATCH: u32 = 64;
@@ -29,63 +41,99 @@ pub(super) fn measure(
 ) -> Result<()> {
     let node = scope.netns("live")?;
     let pod = scope.netns("live-pod")?;
+    node.inside(node::add_devices)?;
     node.run_all(&[
-        &format!(
-            "ip link add pod0 type veth peer name eth0 netns {}",
-            pod.name()
-        ),
+        &format!("ip link set p-pod0 netns {}", pod.name()),
         "ip link set pod0 up",
+        "ip link set eth0 up",
+        "ip link set p-eth0 up",
     ])?;
-    pod.run("ip link set eth0 up")?;
-    let device = node.ifindex("pod0")?;
+    pod.run("ip link set p-pod0 up")?;
     let _end = pod.inside(end)?;
-    let redirect = load("xdp_redirect", device)?;
-    for _ in 0..effort.rounds() {
-        let rate = rate(&node, &redirect, effort.frames())?;
-        progress(&format!("{REDIRECT}: {rate:.0} kpps"));
-        figures.add(Measure::LiveFrames, REDIRECT, rate);
+    let frame = branches::live(SIZES[0]);
+    let ours = TestNode::start(&scope.bpf_dir().join("live"), SIZES[0])?;
+    let programs = load(&ours, &frame)?;
+    // The first round only warms up.
+    for round in 0..=effort.rounds() {
+        for (program, subject) in [("xdp_redirect", REDIRECT), ("xdp_call", UPLINK)] {
+            let rate = rate(&node, &programs, program, &frame, effort.frames())?;
+            if round > 0 {
+                progress(&format!("{subject}: {rate:.0} kpps"));
+                figures.add(Measure::LiveFrames, subject, rate);
+            }
+        }
     }
+    let all = u64::from(effort.frames()) * (effort.rounds() as u64 + 1);
+    let redirected = ours.counted(Verdict::FromVtepXdp)?;
+    ensure!(
+        redirected == all,
+        "{redirected} of {all} frames were delivered"
+    );
     Ok(())
 }
 
 /// Drops what comes to the pod, and makes its device take frames from XDP at all.
 fn end() -> Result<Ebpf> {
-    let mut ebpf = load("xdp_drop", 0)?;
-    let program: &mut Xdp = ebpf
-        .program_mut("xdp_drop")
-        .context("no program xdp_drop")?
-        .try_into()?;
-    program.attach("eth0", XdpMode::Driver)?;
+    let mut ebpf = EbpfLoader::new().load(&bench_object()?)?;
+    let program = xdp(&mut ebpf, "xdp_drop")?;
+    program.load()?;
+    program.attach("p-pod0", XdpMode::Driver)?;
     Ok(ebpf)
 }
 
-fn load(name: &str, device: u32) -> Result<Ebpf> {
+/// The benchmark's programs, of which `xdp_call` ends with that of the agent.
+fn load(node: &TestNode, frame: &[u8]) -> Result<Ebpf> {
     let mut loader = EbpfLoader::new();
-    loader.override_global("DEVICE", &device, true);
+    loader.override_global("DEVICE", &node::POD, true);
     let mut ebpf = loader.load(&bench_object()?)?;
-    let program: &mut Xdp = ebpf
-        .program_mut(name)
-        .with_context(|| format!("no program {name}"))?
+    for name in ["xdp_redirect", "xdp_call"] {
+        xdp(&mut ebpf, name)?.load()?;
+    }
+    let headers: [u8; HEADERS] = frame[..HEADERS].try_into()?;
+    let mut before: Array<_, [u8; HEADERS]> = ebpf
+        .map_mut("HEADERS_BEFORE")
+        .context("no map")?
         .try_into()?;
-    program.load()?;
+    before.set(0, headers, 0)?;
+    let ours = Xdp::from_pin(node.pin(Program::XdpUplink), XdpAttachType::Interface)?;
+    let mut program: ProgramArray<_> = ebpf.map_mut("PROGRAM").context("no map")?.try_into()?;
+    program.set(0, ours.fd()?, 0)?;
     Ok(ebpf)
+}
+
+fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
+    let program = ebpf.program_mut(name);
+    Ok(program
+        .with_context(|| format!("no program {name}"))?
+        .try_into()?)
 }
 
 /// Thousand frames per second.
-fn rate(node: &Netns, ebpf: &Ebpf, frames: u32) -> Result<f64> {
+fn rate(node: &Netns, ebpf: &Ebpf, name: &str, frame: &[u8], frames: u32) -> Result<f64> {
     let program: &Xdp = ebpf
-        .program("xdp_redirect")
-        .context("no program xdp_redirect")?
+        .program(name)
+        .with_context(|| format!("no program {name}"))?
         .try_into()?;
+    let context = context(frame)?;
     node.inside(|| {
-        super::pin_to_one_cpu()?;
+        pin_to_one_cpu()?;
         let start = Instant::now();
         program.test_run(TestRunOptions {
-            data_in: Some(&[0; 64]),
+            data_in: Some(frame),
+            ctx_in: Some(&context),
             repeat: frames,
             attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
             ..TestRunOptions::new()
         })?;
         Ok(f64::from(frames) / start.elapsed().as_secs_f64() / 1e3)
     })
+}
+
+/// `struct xdp_md` (include/uapi/linux/bpf.h): the whole frame is data, and came in by the uplink.
+fn context(frame: &[u8]) -> Result<[u8; 24]> {
+    let mut context = [0; 24];
+    let end = u32::try_from(frame.len())?;
+    context[4..8].copy_from_slice(&end.to_ne_bytes());
+    context[12..16].copy_from_slice(&node::UPLINK.to_ne_bytes());
+    Ok(context)
 }

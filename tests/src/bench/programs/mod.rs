@@ -17,7 +17,7 @@ use aya::{Ebpf, EbpfLoader};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
-use super::figures::{Figures, Measure};
+use super::figures::{Figures, Measure, Spread};
 use super::{Effort, Progress};
 use crate::binaries::bench_object;
 use crate::scope::Scope;
@@ -136,21 +136,34 @@ impl Empty {
     }
 }
 
-/// Runs a program over frames in turn; nanoseconds per run, by the kernel's statistics.
+/// Runs of which the time is read at once. An interrupt falls into some of them, whose time does not count then.
+const READING: usize = 500;
+
+/// Runs a program over frames in turn; nanoseconds per run, by the kernel's statistics: the median of readings.
 fn batch(program: &SchedClassifier, ifindex: u32, frames: &[Vec<u8>], runs: usize) -> Result<f64> {
     let context = context(ifindex);
-    let before = spent(program)?;
-    for frame in frames.iter().cycle().take(runs) {
-        program.test_run(TestRunOptions {
-            data_in: Some(frame),
-            ctx_in: Some(&context),
-            ..TestRunOptions::new()
-        })?;
+    let mut frames = frames.iter().cycle();
+    let mut readings = Vec::new();
+    let mut left = runs;
+    while left > 0 {
+        let count = left.min(READING);
+        let before = spent(program)?;
+        for frame in frames.by_ref().take(count) {
+            program.test_run(TestRunOptions {
+                data_in: Some(frame),
+                ctx_in: Some(&context),
+                ..TestRunOptions::new()
+            })?;
+        }
+        let after = spent(program)?;
+        let counted = after.1 - before.1;
+        ensure!(counted > 0, "the kernel keeps no statistics of programs");
+        readings.push((after.0 - before.0).as_nanos() as f64 / counted as f64);
+        left -= count;
     }
-    let after = spent(program)?;
-    let counted = after.1 - before.1;
-    ensure!(counted > 0, "the kernel keeps no statistics of programs");
-    Ok((after.0 - before.0).as_nanos() as f64 / counted as f64)
+    Spread::of(&readings)
+        .map(|spread| spread.median)
+        .context("no runs")
 }
 
 /// Time in the program and runs of it so far.

@@ -9,7 +9,10 @@ use bytemuck::Zeroable as _;
 use oxlan::datapath::{Datapath, Options, Program, remove_all};
 use oxlan_common::addr::{Addr, Mac};
 use oxlan_common::counters::Verdict;
-use oxlan_common::maps::{Config, MAP_ABI, PodValue, RouteKey, RouteValue, VtepValue, route_flags};
+use oxlan_common::maps::{
+    Config, MAP_ABI, PodValue, RouteKey, RouteValue, UNKNOWN_NETNS, VtepValue, pod_flags,
+    route_flags,
+};
 use oxlan_common::wire::{DEFAULT_PORT, DEFAULT_VNI, GATEWAY_MAC};
 
 use super::Size;
@@ -113,8 +116,12 @@ impl TestNode {
     }
 
     pub(super) fn program(&self, program: Program) -> Result<SchedClassifier> {
-        let pin = self.bpf_dir.join("progs").join(program.name());
-        SchedClassifier::from_pin(pin).context("the program is not pinned")
+        SchedClassifier::from_pin(self.pin(program)).context("the program is not pinned")
+    }
+
+    /// Where a program is pinned.
+    pub(super) fn pin(&self, program: Program) -> PathBuf {
+        self.bpf_dir.join("progs").join(program.name())
     }
 
     /// Packets with this verdict so far.
@@ -127,6 +134,8 @@ impl TestNode {
     fn fill(&self, size: Size, v6: bool) -> Result<()> {
         let mut value = PodValue::zeroed();
         value.ifindex = POD;
+        value.flags = pod_flags::FRAMES;
+        value.netns = UNKNOWN_NETNS;
         value.mac = POD_MAC;
         value.host_mac = GATEWAY;
         for number in 0..size.pods {
@@ -191,6 +200,7 @@ fn config() -> Config {
     config.underlay_v4 = OWN_UNDERLAY.into();
     config.underlay_v6 = Addr::UNSPECIFIED;
     config.vtep_mac = OWN_VTEP;
+    config.uplink_mac = UPLINK_MAC;
     config.prefix_lens_v4[..2].copy_from_slice(&[96 + 24, 96 + 9]);
     config.prefix_lens_v6[0] = 64;
     config
