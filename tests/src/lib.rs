@@ -15,6 +15,7 @@ pub mod demo;
 pub mod etcd;
 pub mod fabric;
 pub mod flannel;
+pub mod kube_api;
 pub mod libcni;
 pub mod netns;
 pub mod node;

@@ -68,6 +68,7 @@ pub(super) fn run(options: Options) -> anyhow::Result<()> {
     let directories = options.directories;
     let options = node::Options {
         node: options.node,
+        subnet_env: options.source.subnet_env(),
         source: options.source.chosen()?,
         run_dir: directories.run.run_dir,
         state_dir: directories.state_dir,
@@ -89,7 +90,8 @@ pub(super) fn run(options: Options) -> anyhow::Result<()> {
 
 /// One line per event on standard error; colours only for people.
 fn log_to_stderr(rules: &str) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(rules)
+    // What a library warns of at each attempt, the agent says once and in its own words.
+    let filter = EnvFilter::try_new(format!("kube_runtime=error,{rules}"))
         .with_context(|| format!("--log {rules:?} is not a level or a list of rules"))?;
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     tracing_subscriber::fmt()

@@ -62,7 +62,7 @@ impl Cache {
             if let Some(directory) = self.path.parent() {
                 std::fs::create_dir_all(directory)?;
             }
-            let text = serde_json::to_vec(value)?;
+            let text = serde_json::to_vec_pretty(value)?;
             files::replace(&self.path, &text, 0o600, Durability::Power)
         })();
         written.map_err(|source| CacheError {

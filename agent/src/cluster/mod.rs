@@ -6,6 +6,8 @@ mod config;
 pub mod etcd;
 mod file;
 pub mod flannel;
+mod follow;
+mod kube;
 mod parse;
 mod problem;
 mod underlay;
@@ -23,6 +25,7 @@ pub use config::{
 };
 pub use etcd::{EtcdError, EtcdSource};
 pub use file::FileSource;
+pub use kube::{ClientError as KubeClientError, KubeError, KubeOptions, KubeSource};
 pub use parse::parse;
 pub use problem::Problem;
 pub use underlay::{UnderlayError, own_underlay};
@@ -68,6 +71,9 @@ pub enum ClusterError {
     /// What etcd says cannot be used, or it says nothing.
     #[error(transparent)]
     Etcd(#[from] EtcdError),
+    /// Of the Kubernetes source.
+    #[error(transparent)]
+    Kube(#[from] KubeError),
 }
 
 /// The next version of a cluster, whenever there is one.
@@ -86,7 +92,7 @@ pub trait Source: Send {
 }
 
 /// Names of the sources that remember the cluster in a [`Cache`].
-pub const REMEMBERING: [&str; 1] = ["etcd"];
+pub const REMEMBERING: [&str; 2] = ["kube", "etcd"];
 
 /// What every source has to know of the agent.
 #[derive(Debug, Clone)]
@@ -107,6 +113,8 @@ pub enum SourceOptions {
     },
     /// etcd, in Flannel's layout.
     Etcd(etcd::Options),
+    /// The Nodes of a Kubernetes cluster.
+    Kube(KubeOptions),
 }
 
 impl SourceOptions {
@@ -116,6 +124,7 @@ impl SourceOptions {
         match self {
             Self::File { path } => Box::new(FileSource::new(path, own.node)),
             Self::Etcd(options) => Box::new(EtcdSource::new(options, own)),
+            Self::Kube(options) => Box::new(KubeSource::new(options, own)),
         }
     }
 }

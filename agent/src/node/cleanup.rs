@@ -233,6 +233,7 @@ mod tests {
         for file in [
             "state/attachments/x-eth0.json",
             "state/ipam.json",
+            "state/cluster-kube.json",
             "state/cluster-etcd.json",
             "run/agent.sock",
             "run/mine",

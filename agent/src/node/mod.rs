@@ -44,6 +44,8 @@ pub struct Options {
     pub source: SourceOptions,
     /// Where the socket is.
     pub run_dir: PathBuf,
+    /// Where Flannel's file for other programs is written, if it is.
+    pub subnet_env: Option<PathBuf>,
     /// Where attachments are kept.
     pub state_dir: PathBuf,
     /// Where maps, programs and links are pinned, and their capacities.

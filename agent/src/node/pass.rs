@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use super::report::Report;
 use super::state::State;
 use super::{NodeError, Options, memory, uplink, ways};
 use crate::api::types::{Device as DeviceRow, Health};
+use crate::cluster::flannel::SubnetEnv;
 use crate::cluster::{ClusterConfig, ClusterError, NodeSpec};
 use crate::datapath::Datapath;
 use crate::host::device::{self, Device};
@@ -45,6 +47,7 @@ pub(super) struct Reconciler {
     pub(super) uplink_option: Option<String>,
     /// Prefixes outside the cluster that see pods' own addresses.
     pub(super) unmasqueraded: Vec<IpNet>,
+    subnet_env: Option<PathBuf>,
     pub(super) cluster: Arc<ClusterConfig>,
     /// Whether reading a version or whole maps has left memory free that should go back.
     pub(super) untidy: bool,
@@ -104,6 +107,7 @@ impl Reconciler {
             originals: Originals::open(&options.state_dir),
             uplink_option: options.uplink.clone(),
             unmasqueraded: options.unmasqueraded.clone(),
+            subnet_env: options.subnet_env.clone(),
             cluster,
             untidy: true,
             rejected: None,
@@ -206,6 +210,7 @@ impl Reconciler {
         self.tell_pods(own, pod_mtu, report);
         if dirty.host {
             self.drop_ended_pods(report);
+            self.tell_other_programs(own, report);
         }
         let pods = self.pods.desired();
         let ways = Arc::clone(&self.ways);
@@ -302,6 +307,24 @@ impl Reconciler {
                 }
             }
             Err(error) => report.failure("tell the pods of a change", &error),
+        }
+    }
+
+    /// Programs that read Flannel's file go on finding it.
+    fn tell_other_programs(&self, own: &NodeSpec, report: &mut Report) {
+        let Some(path) = &self.subnet_env else {
+            return;
+        };
+        let text = SubnetEnv {
+            network: self.cluster.network.pod_cidrs.clone(),
+            own: own.pod_cidrs.clone(),
+            mtu: self.pods.facts().mtu,
+            ip_masq: true,
+        };
+        match text.write(path) {
+            Ok(true) => tracing::info!("wrote {}", path.display()),
+            Ok(false) => {}
+            Err(error) => report.problem(crate::pods::chain(&error)),
         }
     }
 

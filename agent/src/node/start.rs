@@ -45,6 +45,12 @@ pub(super) async fn start(options: Options) -> Result<Started, NodeError> {
         state_dir: options.state_dir.clone(),
     });
     let (cluster, pod_mtu) = check(&options, source.next().await)?;
+    for problem in &cluster.remarks.problems {
+        tracing::warn!("{problem}");
+    }
+    for note in &cluster.remarks.notes {
+        tracing::info!("{note}");
+    }
     // From here on every change is seen, so what is read below cannot be outdated unnoticed.
     let interest = Arc::new(Mutex::new(Interest::default()));
     let watch = Watch::new(Arc::clone(&interest))?;

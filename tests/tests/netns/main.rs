@@ -11,6 +11,7 @@ mod fabric;
 mod forgery;
 mod host_ports;
 mod idle;
+mod kube;
 mod life;
 mod many_pods;
 mod mtu;

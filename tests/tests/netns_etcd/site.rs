@@ -71,7 +71,11 @@ impl Site {
     pub(crate) fn spawn(&self, index: usize, more: &[(&str, &str)]) -> Result<()> {
         let endpoints = self.etcd.endpoints();
         let underlay = self.cluster.nodes[index].underlay.to_string();
+        // Every node has its own; that of the machine is not touched.
+        let subnet_env = self.cluster.nodes[index].dirs.run.with_extension("env");
+        let subnet_env = subnet_env.display().to_string();
         let mut environment = vec![
+            ("OXLAN_SUBNET_ENV", subnet_env.as_str()),
             ("OXLAN_UNDERLAY", underlay.as_str()),
             ("OXLAN_SOURCE", "etcd"),
             ("OXLAN_ETCD_ENDPOINTS", endpoints.as_str()),
