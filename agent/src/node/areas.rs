@@ -1,11 +1,14 @@
 //! The areas of a pass: host, nftables, maps, programs. Each compares what is with what should be,
 //! and puts it right.
 
+use std::collections::BTreeMap;
+
 use tokio::runtime::Handle;
 
 use super::events::Dirty;
 use super::pass::Reconciler;
 use super::report::Report;
+use crate::datapath::DatapathError;
 use crate::host::nftables;
 use crate::pods::PodError;
 use crate::reconcile::apply::ApplyError;
@@ -138,12 +141,24 @@ impl Reconciler {
             .map(|settled| tables::plan(settled, &actual));
         let repairs = repairs.unwrap_or_default();
         let mut complete = true;
+        let mut no_room: BTreeMap<&str, (String, usize)> = BTreeMap::new();
         for planned in &plan {
             let done = apply::table(&self.datapath, &planned.step);
             complete &= done.is_ok();
+            if let Err(ApplyError::Datapath(error @ DatapathError::Full { map, .. })) = &done {
+                // Thousands of entries may have no room: that is one problem.
+                no_room
+                    .entry(map)
+                    .or_insert_with(|| (error.to_string(), 0))
+                    .1 += 1;
+                continue;
+            }
             // Thousands of nodes may come at once: only what can be a repair is searched for.
             let repair = !repairs.is_empty() && repairs.contains(planned);
             report.step(planned, repair, done);
+        }
+        for (error, entries) in no_room.into_values() {
+            report.retry(format!("{entries} entries have no room: {error}"));
         }
         if complete {
             self.settled.tables = Some(desired);

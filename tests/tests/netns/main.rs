@@ -13,6 +13,7 @@ mod host_ports;
 mod idle;
 mod kube;
 mod life;
+mod limits;
 mod many_pods;
 mod mtu;
 mod outside;
