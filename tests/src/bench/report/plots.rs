@@ -10,11 +10,11 @@ use super::super::programs::{SIZES, subject};
 use super::super::systems::System;
 use super::tables::branches;
 
-const WIDTH: u32 = 720;
+const WIDTH: u32 = 760;
 /// Height of a bar with its gap, and of what is above and below all bars, pixels.
 const ROW: u32 = 28;
 const FRAME: u32 = 80;
-const LABELS: u32 = 260;
+const LABELS: u32 = 290;
 
 /// One bar.
 struct Bar {
@@ -134,7 +134,7 @@ fn lines(figures: &Figures, file: &Path) -> Drawn {
         .margin(15)
         .set_label_area_size(LabelAreaPosition::Left, 50)
         .set_label_area_size(LabelAreaPosition::Bottom, 40)
-        .build_cartesian_2d((5.0..200_000.0_f64).log_scale(), 0.0..most * 1.6)?;
+        .build_cartesian_2d((5.0..200_000.0_f64).log_scale(), 0.0..most * 1.9)?;
     chart
         .configure_mesh()
         .x_desc("pods of the node")
