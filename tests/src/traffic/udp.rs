@@ -74,6 +74,36 @@ pub fn segmented(client: End<'_>, server: End<'_>, size: u16, count: usize) -> R
     Ok(())
 }
 
+/// The same for a receiver that takes datagrams as the kernel has put them together again (UDP GRO).
+///
+/// # Errors
+///
+/// If a byte does not arrive, differs, or arrives in another order.
+pub fn coalesced(client: End<'_>, server: End<'_>, size: u16, count: usize) -> Result<()> {
+    let near = client.udp()?;
+    let far = server.udp()?;
+    enlarge_receive_buffer(&far)?;
+    setsockopt(&far, sockopt::UdpGroSegment, &true).context("the kernel has no UDP_GRO")?;
+    setsockopt(&near, sockopt::UdpGsoSegment, &i32::from(size))
+        .context("the kernel has no UDP_SEGMENT")?;
+    let size = usize::from(size);
+    let data: Vec<u8> = (0..size * count).map(pattern).collect();
+    near.send_to(&data, (server.address, far.local_addr()?.port()))?;
+    let mut buffer = vec![0; 1 << 16];
+    let mut done = 0;
+    while done < data.len() {
+        let (length, _) = far
+            .recv_from(&mut buffer)
+            .with_context(|| format!("only {done} of {} bytes came", data.len()))?;
+        ensure!(
+            length % size == 0 && data[done..].starts_with(&buffer[..length]),
+            "the {length} bytes after the first {done} differ"
+        );
+        done += length;
+    }
+    Ok(())
+}
+
 /// Sends rounds of one aggregate and some single datagrams through one socket and expects them all in
 /// the order in which they were sent.
 ///

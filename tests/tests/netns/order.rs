@@ -1,0 +1,68 @@
+//! Nothing on the way may put the packets of a TCP flow into another order.
+
+use anyhow::{Context, Result, ensure};
+use oxlan_tests::cluster::{Shape, with_cluster};
+use oxlan_tests::netns::Netns;
+use oxlan_tests::traffic::{End, tcp};
+
+/// Bytes of a transfer; there and back.
+const BULK: usize = 16 << 20;
+
+/// Transfers over each way.
+const ROUNDS: usize = 6;
+
+/// Counters of the kernel (net/ipv4/proc.c) that say that a segment came too early.
+const REORDERED: [&str; 3] = ["TCPOFOQueue", "TCPSACKReorder", "TCPTSReorder"];
+
+/// A sender that is moved to another CPU overtakes itself, with any way; so the kernel's own way, in
+/// the same minute, is the measure.
+#[test]
+fn streams_are_not_reordered() {
+    let shape = Shape {
+        plain_nodes: 2,
+        v6: false,
+        ..Shape::nodes(2)
+    };
+    with_cluster(shape, |cluster| {
+        let a = cluster.nodes[0].add_pod("a")?;
+        let b = cluster.nodes[1].add_pod("b")?;
+        let (plain_a, from) = cluster.plain[0].add_pod(10)?;
+        let (plain_b, to) = cluster.plain[1].add_pod(10)?;
+        let ours = [End::new(&a.netns, a.ipv4()?), End::new(&b.netns, b.ipv4()?)];
+        let kernels = [End::new(&plain_a, from), End::new(&plain_b, to)];
+        for _ in 0..ROUNDS {
+            for [client, server] in [ours, kernels] {
+                tcp::transfer(client, server, BULK)?;
+            }
+        }
+        let events = |ends: [End<'_>; 2]| -> Result<u64> {
+            Ok(reordered(ends[0].netns)? + reordered(ends[1].netns)?)
+        };
+        let (ours, kernels) = (events(ours)?, events(kernels)?);
+        println!("reordered: {ours} over Oxlan, {kernels} over the kernel's own way");
+        // Two ways for one flow reorder it thousands of times; chance is far below this.
+        let allowed = 2 * kernels + 100;
+        ensure!(
+            ours <= allowed,
+            "{ours} events, {kernels} on the kernel's own way"
+        );
+        Ok(())
+    });
+}
+
+/// Events that a namespace has counted.
+fn reordered(netns: &Netns) -> Result<u64> {
+    let text = netns.run("nstat -asz")?;
+    let count = |name: &str| -> Result<u64> {
+        let name = format!("TcpExt{name}");
+        let line = text
+            .lines()
+            .find(|line| line.split_whitespace().next() == Some(&name));
+        let value = line.and_then(|line| line.split_whitespace().nth(1));
+        value
+            .with_context(|| format!("no counter {name}"))?
+            .parse()
+            .with_context(|| format!("counter {name}"))
+    };
+    REORDERED.into_iter().map(count).sum()
+}
