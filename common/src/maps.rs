@@ -28,6 +28,9 @@ pub const MAX_PREFIX_LENGTHS: usize = 8;
 /// recently used flow makes room for a new one.
 pub const MAX_FLOWS: u32 = 16384;
 
+/// Uplinks that can have XDP; each costs a comparison per frame.
+pub const MAX_XDP_UPLINKS: usize = 4;
+
 /// Buckets of `BULK`, a power of two: collisions only send a few packets the slower way.
 pub const BULK_BUCKETS: u32 = 1024;
 
@@ -196,10 +199,20 @@ pub struct Config {
     pub prefix_lens_v4: [u8; MAX_PREFIX_LENGTHS],
     /// The same for the IPv6 entries.
     pub prefix_lens_v6: [u8; MAX_PREFIX_LENGTHS],
-    /// MAC of the uplink: XDP sees a frame before the kernel has compared its destination.
-    pub uplink_mac: Mac,
+    /// The uplinks with XDP; unused ones have index 0.
+    pub xdp_uplinks: [XdpUplink; MAX_XDP_UPLINKS],
+}
+
+/// An uplink with XDP, which sees a frame before the kernel has compared its destination.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct XdpUplink {
+    /// Interface index.
+    pub ifindex: u32,
+    /// Its MAC: frames to others are not for this node.
+    pub mac: Mac,
     /// Explicit padding.
-    pub pad2: [u8; 2],
+    pub pad: [u8; 2],
 }
 
 /// [`Config::dscp`] that means "the inner packet's".
@@ -246,7 +259,8 @@ const _: () = {
     assert!(size_of::<RouteKey>() == 20);
     assert!(size_of::<RouteValue>() == 52);
     assert!(size_of::<VtepValue>() == 24);
-    assert!(size_of::<Config>() == 116);
+    assert!(size_of::<Config>() == 156);
+    assert!(size_of::<XdpUplink>() == 12);
     assert!(size_of::<Counter>() == 16);
     assert!(size_of::<AuditRecord>() == 8);
 };

@@ -158,8 +158,12 @@ impl Packet for Frame {
     #[inline(always)]
     fn is_to_us(&self) -> bool {
         let mut dst = [0_u16; 3];
-        let own = Maps.config().map(|config| config.uplink_mac.bytes);
-        self.read_words(0, &mut dst) && own == Some(bytemuck::cast(dst))
+        let (true, Some(config)) = (self.read_words(0, &mut dst), Maps.config()) else {
+            return false;
+        };
+        let (ifindex, dst): (u32, [u8; 6]) = (self.ifindex(), bytemuck::cast(dst));
+        let mut uplinks = config.xdp_uplinks.iter();
+        uplinks.any(|uplink| uplink.ifindex == ifindex && uplink.mac.bytes == dst)
     }
 
     /// The pod's interface drops what is longer than its MTU.

@@ -8,6 +8,7 @@ use crate::flannel::PlainNode;
 use crate::node::Node;
 use crate::scope::Scope;
 use crate::underlay::Underlay;
+use crate::xdp;
 
 /// The underlay's MTU unless a test says otherwise.
 pub const UNDERLAY_MTU: u32 = 1500;
@@ -25,6 +26,8 @@ pub struct Shape {
     pub v6: bool,
     /// MTU of the underlay, bytes.
     pub mtu: u32,
+    /// Whether agents get `--xdp on`, and the wires what that needs.
+    pub xdp: bool,
 }
 
 impl Shape {
@@ -37,7 +40,15 @@ impl Shape {
             v4: true,
             v6: true,
             mtu: UNDERLAY_MTU,
+            xdp: false,
         }
+    }
+
+    /// The same with XDP on the uplinks.
+    #[must_use]
+    pub const fn with_xdp(mut self) -> Self {
+        self.xdp = true;
+        self
     }
 
     /// Pod CIDRs of the node with this number.
@@ -109,7 +120,12 @@ impl Cluster {
     ///
     /// If a step fails; what was made is removed.
     pub fn create(scope: Scope, shape: Shape) -> Result<Self> {
-        let underlay = Underlay::create(&scope, shape.mtu)?;
+        let shape = Shape {
+            xdp: shape.xdp || xdp::is_demanded(),
+            ..shape
+        };
+        let mut underlay = Underlay::create(&scope, shape.mtu)?;
+        underlay.xdp = shape.xdp;
         let file = scope.dir().join("cluster.toml");
         let mut nodes = Vec::new();
         let mut plain = Vec::new();
@@ -118,7 +134,9 @@ impl Cluster {
             underlay.connect(&netns, number)?;
             let cidrs = shape.pod_cidrs(number);
             if number <= shape.nodes {
-                nodes.push(Node::new(&scope, number, netns, cidrs, file.clone()));
+                let mut node = Node::new(&scope, number, netns, cidrs, file.clone());
+                node.xdp = shape.xdp;
+                nodes.push(node);
             } else {
                 plain.push(PlainNode::create(&scope, number, netns, shape.mtu)?);
             }

@@ -28,3 +28,4 @@ pub mod traces;
 pub mod traffic;
 pub mod underlay;
 pub mod wait;
+pub mod xdp;

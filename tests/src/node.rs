@@ -33,6 +33,8 @@ pub struct Node {
     pub pod_cidrs: Vec<String>,
     /// Directories of its agent.
     pub dirs: Directories,
+    /// Whether its agents get `--xdp on`, unless something else is said.
+    pub xdp: bool,
     cluster_file: PathBuf,
     scope_prefix: String,
     agent: Mutex<Option<Agent>>,
@@ -62,6 +64,7 @@ impl Node {
                 log: scope.dir().join(format!("{name}.log")),
             },
             cluster_file,
+            xdp: false,
             scope_prefix: scope.prefix().to_owned(),
             agent: Mutex::new(None),
             name,
@@ -95,12 +98,15 @@ impl Node {
     pub fn spawn_agent_with(&self, environment: &[(&str, &str)]) -> Result<()> {
         let mut agent = self.agent();
         ensure!(agent.is_none(), "{} has an agent", self.name);
+        let xdp = self.xdp.then_some(("OXLAN_XDP", "on"));
+        // The last one of a name counts.
+        let environment: Vec<_> = xdp.into_iter().chain(environment.iter().copied()).collect();
         *agent = Some(Agent::spawn(
             &self.netns,
             &self.name,
             &self.cluster_file,
             &self.dirs,
-            environment,
+            &environment,
         )?);
         Ok(())
     }
@@ -239,6 +245,15 @@ impl Node {
     /// If there is no such verdict.
     pub fn verdicts(&self, verdict: &str) -> Result<u64> {
         self.counter("verdicts", verdict)
+    }
+
+    /// Packets of other nodes that were given to pods so far, by TC and by XDP.
+    ///
+    /// # Errors
+    ///
+    /// If the agent does not answer.
+    pub fn received(&self) -> Result<u64> {
+        Ok(self.verdicts("from-vtep")? + self.verdicts("from-vtep-xdp")?)
     }
 
     fn counter(&self, list: &str, name: &str) -> Result<u64> {

@@ -9,6 +9,7 @@ use anyhow::Result;
 
 use crate::netns::Netns;
 use crate::scope::Scope;
+use crate::xdp;
 
 /// The node's device on the underlay.
 pub const UPLINK: &str = "eth0";
@@ -26,6 +27,8 @@ pub struct Underlay {
     pub switch: Netns,
     /// The namespace of the internet.
     pub internet: Netns,
+    /// Whether the wires to nodes are made fit for XDP.
+    pub xdp: bool,
     mtu: u32,
 }
 
@@ -79,6 +82,7 @@ impl Underlay {
         Ok(Self {
             switch,
             internet,
+            xdp: false,
             mtu,
         })
     }
@@ -97,6 +101,9 @@ impl Underlay {
             ),
             &format!("ip link set node{number} master br0 up"),
         ])?;
+        if self.xdp {
+            xdp::prepare_wire(node, UPLINK, switch, &format!("node{number}"))?;
+        }
         node.run_all(&[
             &format!("ip link set {UPLINK} up"),
             &format!("ip address add {}/24 dev {UPLINK}", node_v4(number)),

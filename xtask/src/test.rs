@@ -47,6 +47,9 @@ const ROOT_TIERS: [(Tier, &str, &[&str]); 3] = [
     (Tier::Runtime, "runtime", &["runtime"]),
 ];
 
+/// Tests of `netns` that run once more with XDP on the uplinks: who reaches whom by what kinds of packets.
+const XDP_TESTS: [&str; 4] = ["reach::", "packet_shapes::", "underlay::", "life::"];
+
 #[derive(Default)]
 struct Sums {
     passed: u32,
@@ -79,6 +82,9 @@ pub(crate) fn command(arguments: &Arguments) -> Result<ExitCode> {
         if wanted(tier) {
             sums.add(name, root_command(prefixes, filter), filter);
         }
+    }
+    if wanted(Tier::Netns) && filter.is_none() {
+        sums.add("netns with XDP", xdp_command(), None);
     }
     if arguments.tier == Tier::Vm {
         vm::prepare()?;
@@ -115,6 +121,16 @@ fn unit_commands(filter: Option<&str>) -> [Command; 2] {
         command.args(filter);
         command
     })
+}
+
+/// [`XDP_TESTS`], in clusters with XDP.
+fn xdp_command() -> Result<Command> {
+    let mut command = root_command(&["netns"], None)?;
+    command
+        .arg("--")
+        .args(XDP_TESTS)
+        .env("OXLAN_TEST_XDP", "on");
+    Ok(command)
 }
 
 /// Names of the tests, files or directories, that start with one of these, in order.

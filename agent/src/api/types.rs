@@ -49,6 +49,9 @@ pub struct Status {
     /// All devices on the underlay.
     #[serde(default)]
     pub uplinks: Vec<Device>,
+    /// Whether XDP runs on each of them.
+    #[serde(default)]
+    pub xdp: Vec<Xdp>,
     /// The overlay device.
     pub overlay: Device,
     /// Own VTEP MAC, as `0e:00:c0:a8:32:01`.
@@ -86,6 +89,17 @@ pub struct Device {
     pub ifindex: u32,
     /// Its MTU, bytes.
     pub mtu: u32,
+}
+
+/// Whether XDP runs on an uplink.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Xdp {
+    /// Name of the uplink.
+    pub device: String,
+    /// Whether it does; if not, the TC program does all of the work.
+    pub used: bool,
+    /// Why, or why not.
+    pub reason: String,
 }
 
 /// `GET /v1/pods`: a list of these, in the order of addresses.

@@ -32,6 +32,9 @@ pub(super) struct Options {
         value_delimiter = ','
     )]
     no_masquerade_to: Vec<ipnet::IpNet>,
+    /// Take VXLAN off received frames in the driver (native XDP), before the kernel makes packets of them
+    #[arg(long, env = "OXLAN_XDP", value_name = "WHEN", default_value = "auto")]
+    xdp: node::XdpWish,
     /// Most pod addresses on this node; a pod with both families has two
     #[arg(long, env = "OXLAN_MAX_PODS", value_name = "N", default_value_t = MAX_POD_ADDRESSES, value_parser = clap::value_parser!(u32).range(1..))]
     max_pods: u32,
@@ -81,6 +84,7 @@ pub(super) fn run(options: Options) -> anyhow::Result<()> {
         },
         uplink: options.uplink,
         unmasqueraded: options.no_masquerade_to,
+        xdp: options.xdp,
     };
     let outcome = runtime.block_on(node::run(options));
     // Nothing that still blocks may keep the agent from ending.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::Ask;
 use super::ask::ask;
 use super::output::{self, Format};
-use crate::api::types::{Device, Health, Status};
+use crate::api::types::{Device, Health, Status, Xdp};
 
 /// Prints the node in one view.
 pub(super) fn run(options: &Ask) -> anyhow::Result<()> {
@@ -49,6 +49,7 @@ fn render(status: &Status) -> String {
         ("Pods", pods),
         ("Underlay", output::joined(&underlay, ", ")),
         ("Uplink", uplinks(status)),
+        ("XDP", xdp(status)),
         (
             "Overlay",
             format!("{}, VTEP {}", device(&status.overlay), status.vtep_mac),
@@ -101,6 +102,18 @@ fn health(health: &Health) -> String {
         Health::Unavailable(reason) => format!("no pods can be attached: {reason}"),
         Health::Limited(reason) => format!("pods may be cut off: {reason}"),
     }
+}
+
+fn xdp(status: &Status) -> String {
+    let row = |xdp: &Xdp| {
+        let used = if xdp.used { "on" } else { "not on" };
+        format!("{used} {} ({})", xdp.device, xdp.reason)
+    };
+    let rows: Vec<String> = status.xdp.iter().map(row).collect();
+    if rows.is_empty() {
+        return "no uplink".into();
+    }
+    rows.join("; ")
 }
 
 fn uplinks(status: &Status) -> String {

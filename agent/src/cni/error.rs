@@ -133,9 +133,9 @@ fn code_of(error: &PodError) -> u32 {
         PodError::Ports(_) => code::KERNEL,
         PodError::Netns(netns) | PodError::Veth(VethError::Netns(netns)) => code_of_netns(netns),
         PodError::Veth(VethError::InterfaceExists { .. }) => code::INTERFACE_EXISTS,
-        PodError::Rtnl(_) | PodError::Veth(VethError::Rtnl(_) | VethError::Sysctl(_)) => {
-            code::KERNEL
-        }
+        PodError::Rtnl(_)
+        | PodError::Ethtool(_)
+        | PodError::Veth(VethError::Rtnl(_) | VethError::Sysctl(_)) => code::KERNEL,
         PodError::Datapath { .. } => code::DATAPATH,
         PodError::State { .. } | PodError::Record { .. } | PodError::DoubleAddress(_) => {
             code::STATE

@@ -255,7 +255,7 @@ fn runs(link: &FdLink, program: Program, ifname: &str, ifindex: u32) -> bool {
         .is_ok_and(|(_, programs)| programs.iter().any(|info| info.id() == id))
 }
 
-fn program_id(link: &FdLink) -> Option<u32> {
+pub(super) fn program_id(link: &FdLink) -> Option<u32> {
     link.info().ok().map(|info| info.program_id())
 }
 

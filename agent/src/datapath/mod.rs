@@ -36,7 +36,7 @@ pub use pins::remove_all;
 pub use program::{Program, Side};
 pub use table::Table;
 pub use watch::ChangeWatcher;
-pub use xdp::attached_xdp;
+pub use xdp::{attached_xdp, foreign_xdp};
 
 #[cfg(test)]
 pub(crate) use load::CAPACITY_OPTIONS;

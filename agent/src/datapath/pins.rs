@@ -24,11 +24,16 @@ pub(super) struct Pins {
 impl Pins {
     /// The layout below `dir`, with all directories made.
     pub(super) fn create(dir: &Path) -> Result<Self, DatapathError> {
-        let pins = Self {
-            dir: dir.to_path_buf(),
-        };
+        let pins = Self::at(dir);
         pins.create_dirs()?;
         Ok(pins)
+    }
+
+    /// The layout below `dir`, as it may be.
+    pub(super) fn at(dir: &Path) -> Self {
+        Self {
+            dir: dir.to_path_buf(),
+        }
     }
 
     /// Makes the directories that are not there.
@@ -154,9 +159,7 @@ pub(super) fn parse_link_name(name: &str) -> Option<(Program, String, u32)> {
 ///
 /// The first pin that cannot be removed; the others are removed all the same.
 pub fn remove_all(bpf_dir: &Path) -> Result<Vec<String>, DatapathError> {
-    let pins = Pins {
-        dir: bpf_dir.to_path_buf(),
-    };
+    let pins = Pins::at(bpf_dir);
     super::clsact::detach_all(&pins.links())?;
     let mut removed = Vec::new();
     let mut result = Ok(());

@@ -1,12 +1,16 @@
 //! The link of the XDP program: native mode only, because generic XDP switches GRO off.
 
-use aya::programs::links::FdLink;
+use std::path::Path;
+
+use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpLinkId, XdpMode};
 use aya::programs::{ProgramError, Xdp};
 use nix::errno::Errno;
 use rtnetlink::packet_route::RouteNetlinkMessage as Message;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage, LinkXdp};
 
+use super::attach::program_id;
+use super::pins::{self, Pins};
 use super::{DatapathError, Program};
 use crate::host::rtnl::Rtnl;
 
@@ -35,6 +39,21 @@ pub fn attached_xdp(ifindex: u32) -> Option<u32> {
         }
         None
     })
+}
+
+/// Number of the XDP program on a device, if it is not that of a link that is pinned in `bpf_dir`.
+#[must_use]
+pub fn foreign_xdp(bpf_dir: &Path, ifindex: u32) -> Option<u32> {
+    let attached = attached_xdp(ifindex)?;
+    let paths = pins::list(&Pins::at(bpf_dir).links()).unwrap_or_default();
+    let is_ours = paths.iter().any(|path| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let parsed = name.and_then(pins::parse_link_name);
+        parsed.is_some_and(|(program, _, index)| program.is_xdp() && index == ifindex)
+            && PinnedLink::from_pin(path)
+                .is_ok_and(|link| program_id(&FdLink::from(link)) == Some(attached))
+    });
+    (!is_ours).then_some(attached)
 }
 
 /// Attaches the program in the driver.

@@ -3,6 +3,7 @@
 pub mod conntrack;
 pub mod default_route;
 pub mod device;
+pub mod ethtool;
 pub mod files;
 pub mod inspect;
 pub mod layer3;
@@ -10,6 +11,7 @@ pub mod link;
 mod messages;
 pub mod netns;
 pub mod nftables;
+pub mod nic;
 pub mod path_errors;
 pub mod paths;
 pub mod ports;

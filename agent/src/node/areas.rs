@@ -173,7 +173,7 @@ impl Reconciler {
         first: bool,
         report: &mut Report,
     ) {
-        let desired = desire::filters(facts, overlay, &self.seen.lost);
+        let mut desired = desire::filters(facts, overlay, &self.seen.lost);
         if !changed && desired == self.settled.filters {
             return;
         }
@@ -187,8 +187,18 @@ impl Reconciler {
             Err(error) => return report.failure("read the attached programs", &error),
         };
         let mut complete = true;
-        for planned in filters::plan(&desired, &actual, first) {
+        let plan = filters::plan(&desired, &actual, first);
+        for planned in plan {
             let done = apply::filter(&self.datapath, &planned.step);
+            if let (filters::Step::Attach(f), Err(ApplyError::Datapath(error))) =
+                (&planned.step, &done)
+                && f.program.is_xdp()
+                && self.xdp.does_without(f.ifindex, error)
+            {
+                desired.remove(f);
+                self.choose_xdp(report);
+                continue;
+            }
             complete &= done.is_ok();
             // A pod that has ended since its filter was planned: the next pass knows.
             if matches!(done, Err(ApplyError::Gone(_))) {

@@ -12,6 +12,7 @@ mod start;
 mod state;
 mod uplink;
 mod ways;
+mod xdp;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use uplink::UplinkError;
 
 pub use cleanup::{Directories, Removed, cleanup};
 pub use lock::{Lock, LockError};
+pub use xdp::XdpWish;
 
 /// Options of the agent.
 #[derive(Debug, Clone)]
@@ -54,6 +56,8 @@ pub struct Options {
     pub unmasqueraded: Vec<ipnet::IpNet>,
     /// The device on the underlay, if not the one that holds the underlay address.
     pub uplink: Option<String>,
+    /// Whether XDP runs on the uplinks.
+    pub xdp: XdpWish,
 }
 
 /// Why the agent cannot start, or had to stop.
@@ -111,6 +115,9 @@ pub enum Obstacle {
     /// Of the underlay.
     #[error(transparent)]
     Uplink(#[from] UplinkError),
+    /// XDP is demanded where it cannot be.
+    #[error("--xdp on is not possible: {0}")]
+    Xdp(String),
 }
 
 fn list(items: impl Iterator<Item = String>) -> String {

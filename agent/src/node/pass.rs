@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 use super::events::Dirty;
 use super::report::Report;
 use super::state::State;
+use super::xdp::Xdp;
 use super::{NodeError, Options, memory, uplink, ways};
 use crate::api::types::{Device as DeviceRow, Health};
 use crate::cluster::flannel::SubnetEnv;
@@ -48,6 +49,7 @@ pub(super) struct Reconciler {
     /// Prefixes outside the cluster that see pods' own addresses.
     pub(super) unmasqueraded: Vec<IpNet>,
     subnet_env: Option<PathBuf>,
+    pub(super) xdp: Xdp,
     pub(super) cluster: Arc<ClusterConfig>,
     /// Whether reading a version or whole maps has left memory free that should go back.
     pub(super) untidy: bool,
@@ -108,6 +110,7 @@ impl Reconciler {
             uplink_option: options.uplink.clone(),
             unmasqueraded: options.unmasqueraded.clone(),
             subnet_env: options.subnet_env.clone(),
+            xdp: Xdp::new(options.xdp),
             cluster,
             untidy: true,
             rejected: None,
@@ -203,6 +206,9 @@ impl Reconciler {
         if host {
             self.seen.uplinks = self.find_uplinks(own, report);
         }
+        if host || dirty.filters && self.xdp.waits() {
+            self.choose_xdp(report);
+        }
         let uplinks = self.uplinks.clone();
         let mode = cluster.network.mode;
         let mtu = uplink::mtu(&uplinks);
@@ -211,6 +217,9 @@ impl Reconciler {
         if dirty.host {
             self.drop_ended_pods(report);
             self.tell_other_programs(own, report);
+        }
+        if self.xdp.is_used_somewhere() {
+            self.let_pods_poll(report);
         }
         let pods = self.pods.desired();
         let ways = Arc::clone(&self.ways);
@@ -277,7 +286,9 @@ impl Reconciler {
             name: &uplink.name,
             ifindex: uplink.ifindex,
             mtu: uplink.mtu,
+            mac: uplink.mac,
             ethernet: uplink.ethernet,
+            xdp: self.xdp.is_used(uplink.ifindex),
             accepts_ra,
         }
     }
@@ -328,6 +339,18 @@ impl Reconciler {
         }
     }
 
+    /// XDP redirects only to interfaces that poll.
+    fn let_pods_poll(&self, report: &mut Report) {
+        match Handle::current().block_on(self.pods.poll()) {
+            Ok(problems) => problems.into_iter().for_each(|problem| {
+                report.problem(format!(
+                    "XDP passes by a pod, to which TC delivers: {problem}"
+                ));
+            }),
+            Err(error) => report.failure("let the pods' interfaces poll", &error),
+        }
+    }
+
     /// A pod that has ended without a DEL is no pod that is cut off.
     fn drop_ended_pods(&self, report: &mut Report) {
         match Handle::current().block_on(self.pods.drop_ended()) {
@@ -375,6 +398,7 @@ impl Reconciler {
         view.ways = Arc::clone(&self.ways);
         let uplinks = self.uplinks.iter();
         view.uplinks = uplinks.map(|u| row(&u.name, u.ifindex, u.mtu)).collect();
+        view.xdp = self.xdp.rows(&self.uplinks);
         view.overlay = self
             .overlay
             .map_or_else(DeviceRow::default, |o| row(OVERLAY, o.ifindex, o.mtu));

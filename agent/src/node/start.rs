@@ -1,5 +1,6 @@
 //! The agent's start: check everything, then set the node up, then answer requests.
 
+use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Instant;
@@ -10,11 +11,12 @@ use tokio::sync::RwLock as Gate;
 use super::events::Events;
 use super::pass::Reconciler;
 use super::state::{State, View};
-use super::{NodeError, Obstacle, Options, uplink};
+use super::{NodeError, Obstacle, Options, XdpWish, uplink, xdp};
 use crate::api::types::{Device, Health};
 use crate::api::{self, ApiState};
 use crate::cluster::{ClusterConfig, ClusterError, Own};
-use crate::datapath::Datapath;
+use crate::datapath::{self, Datapath};
+use crate::host::nic::{self, Nic};
 use crate::host::preflight::{self, Directories};
 use crate::host::rtnl::Rtnl;
 use crate::host::watch::{Interest, Watch};
@@ -86,6 +88,7 @@ pub(super) async fn start(options: Options) -> Result<Started, NodeError> {
             cluster: Arc::new(cluster),
             ways: Arc::default(),
             uplinks: Vec::new(),
+            xdp: Vec::new(),
             overlay: Device::default(),
             pod_mtu,
             problems: Vec::new(),
@@ -158,6 +161,11 @@ fn check_cluster(
     let name = options.uplink.as_deref();
     match uplink::find(&devices, &addresses, own, name, &Ways::default()) {
         Ok(uplinks) => {
+            if options.xdp == XdpWish::On {
+                let indexes: Vec<u32> = uplinks.iter().map(|u| u.ifindex).collect();
+                let reasons = xdp_obstacles(&mut rtnl, &indexes, &options.datapath.bpf_dir)?;
+                obstacles.extend(reasons.into_iter().map(Obstacle::Xdp));
+            }
             let mtu = uplink::mtu(&uplinks).unwrap_or(0);
             Ok(desire::pod_mtu(mtu, own, cluster.network.mode))
         }
@@ -166,6 +174,26 @@ fn check_cluster(
             Ok(0)
         }
     }
+}
+
+/// Why XDP cannot be where it is demanded, as far as that is known without trying.
+fn xdp_obstacles(
+    rtnl: &mut Rtnl,
+    uplinks: &[u32],
+    bpf_dir: &Path,
+) -> Result<Vec<String>, NodeError> {
+    let reason = |(ifindex, nic): (u32, Nic)| {
+        let taken = || {
+            let name = &nic.name;
+            let id = datapath::foreign_xdp(bpf_dir, ifindex)?;
+            Some(format!(
+                "{name} runs the XDP program {id} of somebody else: `ip link set {name} xdp off` removes it"
+            ))
+        };
+        xdp::obstacle(&nic).or_else(taken)
+    };
+    let nics = nic::nics(rtnl, uplinks)?.into_iter();
+    Ok(nics.filter_map(reason).collect())
 }
 
 fn report(restored: &RestoreReport) {

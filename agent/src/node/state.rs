@@ -11,7 +11,7 @@ use nix::net::if_::if_indextoname;
 use oxlan_common::addr::Addr;
 use oxlan_common::maps::{Counter, route_flags};
 
-use crate::api::types::{Device, Health, NodeRow, RouteRow, Status, VtepRow};
+use crate::api::types::{Device, Health, NodeRow, RouteRow, Status, VtepRow, Xdp};
 use crate::api::{NodeFault, NodeView};
 use crate::cluster::{ClusterConfig, NodeSpec, Vtep};
 use crate::datapath::{AttachMode, Datapath};
@@ -40,6 +40,7 @@ pub(super) struct View {
     pub(super) cluster: Arc<ClusterConfig>,
     pub(super) ways: Arc<Ways>,
     pub(super) uplinks: Vec<Device>,
+    pub(super) xdp: Vec<Xdp>,
     pub(super) overlay: Device,
     pub(super) pod_mtu: u16,
     pub(super) problems: Vec<String>,
@@ -71,6 +72,7 @@ impl NodeView for State {
             vteps: own.map(|n| vtep_rows(n, &view.ways)).unwrap_or_default(),
             uplink: view.uplinks.first().cloned().unwrap_or_default(),
             uplinks: view.uplinks,
+            xdp: view.xdp,
             overlay: view.overlay,
             vtep_mac: own.map_or_else(String::new, |n| n.vtep_mac().to_string()),
             network: network.pod_cidrs.clone(),

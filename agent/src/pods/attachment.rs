@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use oxlan_common::addr::Mac;
-use oxlan_common::maps::{PodValue, UNKNOWN_NETNS};
+use oxlan_common::maps::{PodValue, UNKNOWN_NETNS, pod_flags};
 use serde::{Deserialize, Serialize};
 
 use super::PortMapping;
@@ -75,6 +75,9 @@ pub struct Attachment {
     /// The orchestrator's words for it.
     #[serde(default)]
     pub pod: PodLabels,
+    /// Whether this agent has made the interface inside poll, so that it takes frames from XDP.
+    #[serde(skip)]
+    pub polls: bool,
 }
 
 impl Attachment {
@@ -83,7 +86,7 @@ impl Attachment {
     pub fn map_value(&self) -> PodValue {
         PodValue {
             ifindex: self.host_ifindex,
-            flags: 0,
+            flags: self.flags(),
             mac: self.mac,
             host_mac: self.host_mac,
             netns: self.netns_id.unwrap_or(UNKNOWN_NETNS),
@@ -101,6 +104,16 @@ impl Attachment {
             netns_id: self.netns_id,
             addresses: self.addresses.clone(),
             mtu: self.mtu,
+            flags: self.flags(),
+        }
+    }
+
+    /// An interface takes no frame that is longer than its own MTU, which may be less than the node's.
+    fn flags(&self) -> u32 {
+        if self.polls && self.mtu_limit.is_none() {
+            pod_flags::FRAMES
+        } else {
+            0
         }
     }
 }
@@ -122,6 +135,8 @@ pub struct DesiredPod {
     pub addresses: Vec<IpAddr>,
     /// MTU of both sides, bytes.
     pub mtu: u16,
+    /// Bits of [`pod_flags`] in its entries of `PODS`.
+    pub flags: u32,
 }
 
 /// A MAC address as text in JSON.

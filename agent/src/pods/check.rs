@@ -9,6 +9,7 @@ use oxlan_common::addr::{Addr, Mac};
 
 use super::inner::{Inner, datapath, pair};
 use super::{Attachment, Key, NodeFacts, Phase, PodError};
+use crate::host::ethtool;
 use crate::host::inspect;
 use crate::host::netns::Netns;
 use crate::host::rtnl::{Rtnl, RtnlError};
@@ -112,6 +113,32 @@ impl Inner {
         }
         self.save(&attachment)
     }
+}
+
+impl Inner {
+    /// Makes the interface of every pod poll; returns what could not be changed.
+    pub(super) fn poll(&self) -> Vec<String> {
+        let records = self.records().attachments.clone();
+        let silent = records.into_values().filter(|a| !a.polls);
+        let mut problems = Vec::new();
+        for attachment in silent.filter(|a| a.phase == Phase::Ready) {
+            match set_polling(&attachment) {
+                Ok(()) => {
+                    let mut records = self.records();
+                    let entry = records.attachments.get_mut(&Key::of(&attachment));
+                    entry.into_iter().for_each(|a| a.polls = true);
+                }
+                Err(error) => problems.push(error.chain()),
+            }
+        }
+        problems
+    }
+}
+
+fn set_polling(attachment: &Attachment) -> Result<(), PodError> {
+    let netns = Netns::open(Path::new(&attachment.netns))?;
+    netns.run(|| ethtool::set_gro(&attachment.ifname))??;
+    Ok(())
 }
 
 fn expectation_differences(attachment: &Attachment, expected: &Expected) -> Vec<String> {

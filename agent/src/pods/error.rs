@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 use super::{DatapathFault, PortMapping};
+use crate::host::ethtool::EthtoolError;
 use crate::host::netns::NetnsError;
 use crate::host::nftables::NftError;
 use crate::host::rtnl::RtnlError;
@@ -88,6 +89,9 @@ pub enum PodError {
     /// A side of the veth pair cannot be set up.
     #[error(transparent)]
     Veth(#[from] VethError),
+    /// The interface inside cannot be made to poll.
+    #[error(transparent)]
+    Ethtool(#[from] EthtoolError),
     /// The datapath refused.
     #[error("the datapath cannot {action}")]
     Datapath {

@@ -110,6 +110,7 @@ impl Inner {
             ports: request.ports.clone(),
             created: super::seconds_since_1970(),
             pod: request.pod.clone(),
+            polls: false,
         };
         records.attachments.insert(key.clone(), attachment.clone());
         Ok(attachment)

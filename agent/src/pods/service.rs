@@ -175,6 +175,15 @@ impl Pods {
         self.blocking(Inner::repair_ports).await
     }
 
+    /// Makes the interface of every pod poll that does not, so that XDP may redirect frames to it;
+    /// what could not be changed is returned. Does not take the gate.
+    ///
+    /// # Errors
+    /// When the agent is shutting down.
+    pub async fn poll(&self) -> Result<Vec<String>, PodError> {
+        self.blocking(move |inner| Ok(inner.poll())).await
+    }
+
     /// Waits until attachments may have changed since the last call.
     pub async fn changed(&self) {
         self.changed.notified().await;

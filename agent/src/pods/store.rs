@@ -201,6 +201,7 @@ mod tests {
             mtu_limit: None,
             created: 1,
             pod: PodLabels::default(),
+            polls: false,
         }
     }
 

@@ -7,8 +7,8 @@ use bytemuck::Zeroable;
 use ipnet::IpNet;
 use oxlan_common::addr::{Addr, Mac, V4_PREFIX_BITS};
 use oxlan_common::maps::{
-    Config, MAP_ABI, MAX_PREFIX_LENGTHS, PodValue, RouteKey, RouteValue, UNKNOWN_NETNS, VtepValue,
-    pod_flags, route_flags,
+    Config, MAP_ABI, MAX_PREFIX_LENGTHS, MAX_XDP_UPLINKS, PodValue, RouteKey, RouteValue,
+    UNKNOWN_NETNS, VtepValue, XdpUplink, pod_flags, route_flags,
 };
 use oxlan_common::wire::{MIN_MTU_V6, OVERHEAD_V4, OVERHEAD_V6};
 
@@ -55,8 +55,12 @@ pub struct Uplink<'a> {
     pub ifindex: u32,
     /// Its MTU, bytes.
     pub mtu: u32,
+    /// Its MAC.
+    pub mac: Mac,
     /// Whether its packets have an Ethernet header.
     pub ethernet: bool,
+    /// Whether XDP should run on it.
+    pub xdp: bool,
     /// Whether it configured itself by router advertisements before the agent came.
     pub accepts_ra: bool,
 }
@@ -304,7 +308,7 @@ fn pods(facts: &Facts<'_>, overlay_ifindex: u32) -> BTreeMap<Addr, PodValue> {
     let pods = facts.pods.iter().flat_map(|pod| {
         let value = PodValue {
             ifindex: pod.host_ifindex,
-            flags: 0,
+            flags: pod.flags,
             mac: pod.mac,
             host_mac: pod.host_mac,
             netns: pod.netns_id.unwrap_or(UNKNOWN_NETNS),
@@ -390,8 +394,20 @@ fn config(facts: &Facts<'_>, overlay_ifindex: u32) -> Config {
         dscp: 0,
         prefix_lens_v4: prefix_lengths(facts.cluster, true),
         prefix_lens_v6: prefix_lengths(facts.cluster, false),
+        xdp_uplinks: xdp_uplinks(facts),
         ..Config::zeroed()
     }
+}
+
+/// Not more are chosen than fit.
+fn xdp_uplinks(facts: &Facts<'_>) -> [XdpUplink; MAX_XDP_UPLINKS] {
+    let mut list = [XdpUplink::zeroed(); MAX_XDP_UPLINKS];
+    let used = facts.uplinks.iter().filter(|u| u.xdp);
+    for (slot, uplink) in list.iter_mut().zip(used) {
+        slot.ifindex = uplink.ifindex;
+        slot.mac = uplink.mac;
+    }
+    list
 }
 
 /// The distinct lengths of a family, longest first. Validation has seen that they fit.
@@ -422,9 +438,11 @@ pub fn filters(facts: &Facts<'_>, overlay_ifindex: u32, lost: &[String]) -> BTre
     // The program reads Ethernet frames; what comes by another device goes the kernel's way.
     let uplinks = facts.uplinks.iter().filter(|u| u.ethernet);
     let uplinks = uplinks.map(|u| filter(Program::FromUplink, u.name, u.ifindex));
+    let early = facts.uplinks.iter().filter(|u| u.xdp);
+    let early = early.map(|u| filter(Program::XdpUplink, u.name, u.ifindex));
     let overlay = [Program::FromOverlay, Program::ToOverlay];
     let overlay = overlay.map(|program| filter(program, OVERLAY, overlay_ifindex));
-    pods.chain(uplinks).chain(overlay).collect()
+    pods.chain(uplinks).chain(early).chain(overlay).collect()
 }
 
 /// The node's own overlay address of the same family as `like`.

@@ -396,7 +396,6 @@ fn config(abi: u32) -> Config {
         pad: 0,
         prefix_lens_v4: [121, 120, 0, 0, 0, 0, 0, 0],
         prefix_lens_v6: [80, 64, 0, 0, 0, 0, 0, 0],
-        uplink_mac: Mac::new([2, 0, 0, 0, 0, 1]),
-        pad2: [0; 2],
+        xdp_uplinks: bytemuck::Zeroable::zeroed(),
     }
 }

@@ -25,3 +25,4 @@ mod reach;
 mod refusals;
 mod services;
 mod underlay;
+mod xdp;

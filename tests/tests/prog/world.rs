@@ -11,8 +11,8 @@ use nix::sched::{CloneFlags, unshare};
 use oxlan::datapath::{AttachMode, Datapath, Options, Program, remove_all};
 use oxlan_common::addr::{Addr, Mac};
 use oxlan_common::maps::{
-    Config, Counter, MAP_ABI, PodValue, RouteKey, RouteValue, UNKNOWN_NETNS, VtepValue, pod_flags,
-    route_flags,
+    Config, Counter, MAP_ABI, PodValue, RouteKey, RouteValue, UNKNOWN_NETNS, VtepValue, XdpUplink,
+    pod_flags, route_flags,
 };
 use oxlan_common::wire::{DEFAULT_PORT, DEFAULT_VNI, GATEWAY_MAC};
 use oxlan_tests::packet::addr;
@@ -25,6 +25,8 @@ pub(crate) const POD_A: u32 = 101;
 pub(crate) const POD_B: u32 = 102;
 pub(crate) const UPLINK: u32 = 103;
 pub(crate) const OVERLAY: u32 = 104;
+/// Where a frame comes in by if a test run names no device.
+const LOOPBACK: u32 = 1;
 
 pub(crate) const GATEWAY: Mac = Mac::new(GATEWAY_MAC);
 pub(crate) const MAC_A: Mac = Mac::new([0x0a, 0x58, 10, 244, 1, 2]);
@@ -246,8 +248,11 @@ pub(crate) fn config() -> Config {
         pad: 0,
         prefix_lens_v4: [96 + 28, 96 + 24, 0, 0, 0, 0, 0, 0],
         prefix_lens_v6: [80, 64, 0, 0, 0, 0, 0, 0],
-        uplink_mac: UPLINK_MAC,
-        pad2: [0; 2],
+        xdp_uplinks: [LOOPBACK, UPLINK, 0, 0].map(|ifindex| XdpUplink {
+            ifindex,
+            mac: UPLINK_MAC,
+            pad: [0; 2],
+        }),
     }
 }
 

@@ -56,6 +56,7 @@ fn with_mode<T>(mode: Mode, node: &str, test: impl FnOnce(&Facts<'_>) -> T) -> T
             "fd00:10:244:1::2".parse().unwrap(),
         ],
         mtu: 1450,
+        flags: 0,
     }];
     test(&Facts {
         own: cluster.node(node).unwrap(),
@@ -64,7 +65,9 @@ fn with_mode<T>(mode: Mode, node: &str, test: impl FnOnce(&Facts<'_>) -> T) -> T
             name: "eth0",
             ifindex: 2,
             mtu: 1500,
+            mac: Mac::new([2, 0, 0, 0, 0, 2]),
             ethernet: true,
+            xdp: false,
             accepts_ra: false,
         }],
         ways: &ways(),

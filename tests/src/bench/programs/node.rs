@@ -18,6 +18,8 @@ use oxlan_common::wire::{DEFAULT_PORT, DEFAULT_VNI, GATEWAY_MAC};
 use super::Size;
 use crate::run::host;
 
+/// Interface index of the loopback of every namespace.
+const LOOPBACK: u32 = 1;
 /// Interface indices: the pods' device, which stands for that of every pod, the uplink, the overlay device.
 pub(super) const POD: u32 = 101;
 pub(super) const UPLINK: u32 = 102;
@@ -200,7 +202,11 @@ fn config() -> Config {
     config.underlay_v4 = OWN_UNDERLAY.into();
     config.underlay_v6 = Addr::UNSPECIFIED;
     config.vtep_mac = OWN_VTEP;
-    config.uplink_mac = UPLINK_MAC;
+    // A test run that names no device runs on the loopback.
+    for (slot, ifindex) in config.xdp_uplinks.iter_mut().zip([LOOPBACK, UPLINK]) {
+        slot.ifindex = ifindex;
+        slot.mac = UPLINK_MAC;
+    }
     config.prefix_lens_v4[..2].copy_from_slice(&[96 + 24, 96 + 9]);
     config.prefix_lens_v6[0] = 64;
     config

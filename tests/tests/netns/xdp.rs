@@ -1,0 +1,281 @@
+//! XDP on the uplinks: chosen or not and why, kept, moved, refused, and what a pod must have for it.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use oxlan_tests::cluster::{Cluster, Shape, with_cluster};
+use oxlan_tests::cni::Call;
+use oxlan_tests::node::Node;
+use oxlan_tests::pod::{IFNAME, Pod};
+use oxlan_tests::run::host;
+use oxlan_tests::skip::skip;
+use oxlan_tests::traffic::udp_stream::UdpStream;
+use oxlan_tests::traffic::{End, tcp};
+use oxlan_tests::underlay::UPLINK;
+use oxlan_tests::wait::{SOON, until_true};
+
+/// Whether XDP runs on the one uplink of a node, and why, as `oxlan status` tells.
+fn told(node: &Node) -> Result<(bool, String)> {
+    let status = node.oxlan_json("status")?;
+    let xdp = &status["xdp"][0];
+    Ok((xdp["used"] == true, xdp["reason"].to_string()))
+}
+
+/// Whether it runs, as the kernel tells.
+fn runs(node: &Node, device: &str) -> Result<bool> {
+    let link = node.netns.run(&format!("ip -details link show {device}"))?;
+    Ok(link.contains("prog/xdp"))
+}
+
+/// Waits until the pod's packets come by XDP, and checks both families.
+fn comes_by_xdp(node: &Node, pod: &Pod, from: &Pod) -> Result<()> {
+    for to in pod.addresses() {
+        until_true(SOON, "delivery by XDP", || {
+            let before = node.verdicts("from-vtep-xdp")?;
+            from.ping(to)?;
+            Ok(node.verdicts("from-vtep-xdp")? > before)
+        })?;
+    }
+    Ok(())
+}
+
+fn pods(cluster: &Cluster) -> Result<(Pod, Pod)> {
+    Ok((
+        cluster.nodes[0].add_pod("a")?,
+        cluster.nodes[1].add_pod("b")?,
+    ))
+}
+
+#[test]
+fn frames_go_to_pods_and_bulk_arrives() {
+    with_cluster(Shape::nodes(2).with_xdp(), |cluster| {
+        let (a, b) = pods(cluster)?;
+        for node in &cluster.nodes {
+            let (used, reason) = told(node)?;
+            ensure!(used && reason.contains("veth"), "{reason}");
+            ensure!(runs(node, UPLINK)?);
+            let table = node.oxlan("status")?;
+            ensure!(table.contains("on eth0 (native, driver veth)"), "{table}");
+        }
+        comes_by_xdp(&cluster.nodes[0], &a, &b)?;
+        comes_by_xdp(&cluster.nodes[1], &b, &a)?;
+        for (from, to) in a.addresses().zip(b.addresses()) {
+            let (from, to) = (End::new(&a.netns, from), End::new(&b.netns, to));
+            let before = cluster.nodes[1].verdicts("from-vtep-xdp")?;
+            tcp::transfer(from, to, 4 << 20)?;
+            tcp::transfer(to, from, 4 << 20)?;
+            let frames = cluster.nodes[1].verdicts("from-vtep-xdp")? - before;
+            ensure!(frames > 4 << 20 >> 11, "only {frames} frames by XDP");
+        }
+        Ok(())
+    });
+}
+
+/// A larger underlay: frames lie in several buffers.
+#[test]
+fn jumbo_frames_go_to_pods() {
+    let shape = Shape {
+        mtu: 9000,
+        ..Shape::nodes(2).with_xdp()
+    };
+    with_cluster(shape, |cluster| {
+        let (a, b) = pods(cluster)?;
+        comes_by_xdp(&cluster.nodes[1], &b, &a)?;
+        for to in b.addresses() {
+            let line = format!("ping -n -q -c 3 -i 0.05 -W 1 -M do -s 8902 {to}");
+            let before = cluster.nodes[1].verdicts("from-vtep-xdp")?;
+            a.netns.run(&line)?;
+            ensure!(cluster.nodes[1].verdicts("from-vtep-xdp")? >= before + 3);
+        }
+        tcp::transfer(
+            End::new(&a.netns, a.ipv6()?),
+            End::new(&b.netns, b.ipv6()?),
+            8 << 20,
+        )?;
+        Ok(())
+    });
+}
+
+#[test]
+fn it_is_switched_off_and_on_under_a_stream() {
+    with_cluster(Shape::nodes(2).with_xdp(), |cluster| {
+        let (a, b) = pods(cluster)?;
+        let node = &cluster.nodes[1];
+        comes_by_xdp(node, &b, &a)?;
+        let stream = UdpStream::start(
+            End::new(&a.netns, a.ipv4()?),
+            End::new(&b.netns, b.ipv4()?),
+            Duration::from_millis(1),
+        )?;
+        for wanted in ["off", "on", "auto", "on"] {
+            node.kill_agent()?;
+            node.spawn_agent_with(&[("OXLAN_XDP", wanted)])?;
+            node.wait_ready()?;
+            ensure!(told(node)?.0 == (wanted == "on"), "{:?}", told(node)?);
+            ensure!(runs(node, UPLINK)? == (wanted == "on"), "with {wanted}");
+            stream.wait_for_more(100)?;
+        }
+        comes_by_xdp(node, &b, &a)?;
+        stream.finish()?.expect_perfect(400)
+    });
+}
+
+#[test]
+fn who_detaches_it_sees_it_again() {
+    with_cluster(Shape::nodes(2).with_xdp(), |cluster| {
+        let (a, b) = pods(cluster)?;
+        let node = &cluster.nodes[0];
+        comes_by_xdp(node, &a, &b)?;
+        let index = node.netns.ifindex(UPLINK)?;
+        let pin = node
+            .dirs
+            .bpf
+            .join(format!("links/xdp_uplink-{UPLINK}-{index}"));
+        host(&format!("bpftool link detach pinned {}", pin.display()))?;
+        until_true(SOON, "XDP on the uplink again", || runs(node, UPLINK))?;
+        std::fs::remove_file(&pin)?;
+        until_true(SOON, "the pin again", || Ok(pin.exists()))?;
+        comes_by_xdp(node, &a, &b)?;
+        ensure!(node.oxlan_json("status")?["repairs"].as_u64() >= Some(1));
+        // The uplink gets another MAC, as a bond's can: frames are for that one now.
+        node.netns
+            .run(&format!("ip link set {UPLINK} address 02:00:00:00:77:01"))?;
+        comes_by_xdp(node, &a, &b)?;
+        node.stop_agent()?;
+        ensure!(runs(node, UPLINK)?, "it does not need the agent");
+        node.cleanup()?;
+        until_true(SOON, "nothing on the uplink", || Ok(!runs(node, UPLINK)?))
+    });
+}
+
+/// What is not given to a pod as frames comes by TC.
+#[test]
+fn a_pod_with_a_smaller_mtu_gets_packets() {
+    with_cluster(Shape::nodes(2).with_xdp(), |cluster| {
+        let (a, b) = pods(cluster)?;
+        let node = &cluster.nodes[1];
+        comes_by_xdp(node, &b, &a)?;
+        let mut config = node.cni_config();
+        config["mtu"] = 1400.into();
+        let netns = node.pod_netns("small")?;
+        let path = netns.path().to_string_lossy().into_owned();
+        let add = Call {
+            verb: "ADD",
+            container: netns.name(),
+            netns: &path,
+            ifname: IFNAME,
+            args: "",
+            config,
+        };
+        let answer = add.run(&node.netns)?;
+        let small = Pod::from_result(netns.clone(), netns.name(), answer.result()?)?;
+        let before = node.verdicts("from-vtep")?;
+        for to in small.addresses() {
+            let line = format!("ping -n -q -c 3 -i 0.05 -W 1 -s 1300 {to}");
+            a.netns.run(&line)?;
+        }
+        ensure!(node.verdicts("from-vtep")? >= before + 6);
+        Ok(())
+    });
+}
+
+#[test]
+fn on_a_veth_it_is_chosen_only_explicitly() {
+    with_cluster(Shape::nodes(1), |cluster| {
+        let node = &cluster.nodes[0];
+        if node.xdp {
+            node.stop_agent()?;
+            node.spawn_agent_with(&[("OXLAN_XDP", "auto")])?;
+            node.wait_ready()?;
+        }
+        let (used, reason) = told(node)?;
+        ensure!(!used && reason.contains("is a veth"), "{reason}");
+        ensure!(!runs(node, UPLINK)?);
+        node.stop_agent()?;
+        // Its tags are beside the frame, unless somebody says otherwise.
+        node.netns.run(&format!("ethtool -K {UPLINK} rxvlan on"))?;
+        refuses(node, "rxvlan off")
+    });
+}
+
+/// Expects an agent with `--xdp on` to end, and to say why; `auto` starts, without XDP.
+fn refuses(node: &Node, why: &str) -> Result<()> {
+    node.spawn_agent_with(&[("OXLAN_XDP", "on")])?;
+    ensure!(!node.agent_ended()?.success());
+    let log = node.log();
+    let last: Vec<&str> = log.lines().rev().take(6).collect();
+    ensure!(last.iter().any(|line| line.contains(why)), "{log}");
+    node.spawn_agent_with(&[("OXLAN_XDP", "auto")])?;
+    node.wait_ready()?;
+    let (used, reason) = told(node)?;
+    ensure!(!used, "{reason}");
+    node.stop_agent()
+}
+
+#[test]
+fn somebody_elses_program_is_left_alone() {
+    with_cluster(Shape::nodes(1).with_xdp(), |cluster| {
+        let node = &cluster.nodes[0];
+        let pin = node.dirs.bpf.join("progs/xdp_uplink");
+        let foreign = cluster.scope().bpf_dir().join("foreign");
+        let id = host(&format!("bpftool prog show pinned {}", pin.display()))?;
+        let id = id.split(':').next().unwrap_or_default();
+        host(&format!("bpftool prog pin id {id} {}", foreign.display()))?;
+        node.stop_agent()?;
+        node.cleanup()?;
+        until_true(SOON, "a free uplink", || Ok(!runs(node, UPLINK)?))?;
+        let set = |what: &str| {
+            host(&format!(
+                "nsenter --net=/run/netns/{} ip link set dev {UPLINK} {what}",
+                node.netns.name()
+            ))
+        };
+        set(&format!("xdp pinned {}", foreign.display()))?;
+        refuses(node, "runs the XDP program")?;
+        ensure!(runs(node, UPLINK)?, "it is gone");
+        set("xdp off")?;
+        std::fs::remove_file(&foreign)?;
+        node.spawn_agent()?;
+        node.wait_ready()?;
+        ensure!(runs(node, UPLINK)?);
+        Ok(())
+    });
+}
+
+/// A bridge has no driver that could run it, and a VLAN device has none at all.
+#[test]
+fn uplinks_without_native_xdp() {
+    with_cluster(Shape::nodes(1), |cluster| {
+        let node = &cluster.nodes[0];
+        let address = format!("{}/24", node.underlay);
+        for (kind, device, why) in [
+            ("bridge", "bridge", "no native XDP"),
+            ("vlan", "vlan id 5", "is a VLAN device"),
+        ] {
+            if node.agent_pid().is_ok() {
+                node.stop_agent()?;
+            }
+            let add = format!("ip link add link {UPLINK} name up-{kind} type {device}");
+            if let Err(error) = node.netns.run(&add) {
+                // Not every kernel has the module.
+                ensure!(
+                    format!("{error:#}").contains("Unknown device type"),
+                    "{error:#}"
+                );
+                skip(&format!("this kernel has no devices of the type {kind}"));
+                continue;
+            }
+            node.netns.run_all(&[
+                &format!("ip address del {address} dev {UPLINK}"),
+                &format!("ip link set up-{kind} up"),
+                &format!("ip address add {address} dev up-{kind}"),
+            ])?;
+            refuses(node, why)?;
+            node.netns.run_all(&[
+                &format!("ip link del up-{kind}"),
+                &format!("ip address add {address} dev {UPLINK}"),
+            ])?;
+        }
+        Ok(())
+    });
+}
