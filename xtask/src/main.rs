@@ -3,15 +3,19 @@
 mod bench;
 mod build_ebpf;
 mod demo;
+mod dist;
 #[expect(
     unreachable_pub,
     reason = "the agent's build script includes the file, too"
 )]
 mod ebpf_object;
 mod exec;
+mod image;
 mod lint;
+mod release;
 mod setup;
 mod test;
+mod tree;
 mod vm;
 mod workspace;
 
@@ -41,6 +45,10 @@ enum Command {
     Lint,
     /// Start three nodes with pods on this machine and watch them talk
     Demo(demo::Arguments),
+    /// Make an image for containers, without a container engine
+    Image(image::Arguments),
+    /// Make a tarball for plain hosts: programs, systemd unit, manual pages, completions
+    Dist(dist::Arguments),
     /// Run the tests of a tier, or of all
     Test(test::Arguments),
 }
@@ -53,6 +61,8 @@ fn main() -> ExitCode {
         Command::BuildEbpf => build_ebpf::command().map(done),
         Command::Lint => lint::command().map(done),
         Command::Demo(arguments) => demo::command(&arguments).map(done),
+        Command::Image(arguments) => image::command(&arguments).map(done),
+        Command::Dist(arguments) => dist::command(&arguments).map(done),
         Command::Test(arguments) => test::command(&arguments),
     };
     result.unwrap_or_else(|error| {

@@ -5,7 +5,9 @@ mod ask;
 mod cleanup;
 mod completions;
 mod drops;
+mod install_cni;
 mod lists;
+mod man;
 mod output;
 mod source;
 mod source_etcd;
@@ -43,8 +45,13 @@ enum Command {
     Routes(Ask),
     /// Show what the datapath dropped, and why
     Drops(drops::Options),
+    /// Put the CNI plugin and its configuration where the container runtime looks for them
+    InstallCni(install_cni::Options),
     /// Print a script that completes oxlan's commands and options in a shell
     Completions(completions::Options),
+    /// Write the manual pages
+    #[command(hide = true)]
+    Man(man::Options),
 }
 
 /// Where an agent is found.
@@ -106,6 +113,8 @@ impl Cli {
             Command::Routes(options) => lists::routes(&options),
             Command::Drops(options) => drops::run(&options),
             Command::Completions(options) => completions::run(&options),
+            Command::InstallCni(options) => install_cni::run(options),
+            Command::Man(options) => man::run(&options),
         };
         match done {
             Ok(()) => ExitCode::SUCCESS,

@@ -7,6 +7,7 @@
 mod config;
 mod error;
 mod handler;
+pub mod install;
 mod labels;
 pub mod plugin;
 mod request;

@@ -1,0 +1,61 @@
+//! `oxlan install-cni`.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+
+use super::RunDir;
+use crate::cni::install::{Installation, PLUGIN};
+
+/// Options of `oxlan install-cni`.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// Where the container runtime looks for plugins
+    #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin")]
+    bin_dir: PathBuf,
+    /// Where it looks for configurations
+    #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
+    conf_dir: PathBuf,
+    /// Name of the configuration's file; a runtime takes the first by name
+    #[arg(long, value_name = "NAME", default_value = "10-oxlan.conflist")]
+    conf_name: String,
+    /// The plugin [default: the one beside this program]
+    #[arg(long, value_name = "FILE")]
+    plugin: Option<PathBuf>,
+    #[command(flatten)]
+    run: RunDir,
+    /// Take both away instead
+    #[arg(long)]
+    remove: bool,
+}
+
+/// Installs the plugin and its configuration, or removes them.
+pub(super) fn run(options: Options) -> anyhow::Result<()> {
+    let plugin = match options.plugin {
+        Some(plugin) => plugin,
+        None => std::env::current_exe()
+            .context("cannot tell where this program is")?
+            .with_file_name(PLUGIN),
+    };
+    let installation = Installation {
+        plugin,
+        bin_dir: options.bin_dir,
+        conf_dir: options.conf_dir,
+        conf_name: options.conf_name,
+        run_dir: options.run.run_dir,
+    };
+    let (word, files) = if options.remove {
+        ("removed", installation.remove()?)
+    } else {
+        ("installed", installation.install()?)
+    };
+    let mut text = String::new();
+    for file in &files {
+        text += &format!("{word} {}\n", file.display());
+    }
+    if files.is_empty() {
+        text = "nothing to do\n".into();
+    }
+    super::output::print(&text)
+}
