@@ -121,7 +121,12 @@ pub(super) fn measure(
                 if skipped {
                     continue;
                 }
-                for (measure, value) in load.run(path, effort)? {
+                // One connection that fails is no reason to lose a quarter of an hour.
+                let measured = load.run(path, effort).or_else(|error| {
+                    progress(&format!("again, because of: {error:#}"));
+                    load.run(path, effort)
+                })?;
+                for (measure, value) in measured {
                     let (title, unit) = (measure.about().title, measure.about().unit);
                     let (system, value_shown) = (path.system.title(), measure.shown(value));
                     let rounds = effort.rounds();
