@@ -108,6 +108,8 @@ outcomes! {
         HelperFailed = 17, "helper-failed";
         /// A VXLAN packet that the underlay marked as having met congestion, around an inner packet that cannot carry the mark (RFC 6040, section 4.2).
         CongestionMark = 18, "congestion-mark";
+        /// A VXLAN packet over IPv6 without a UDP checksum: nothing protects its addresses then (RFC 8200, section 8.1), and Linux refuses it, too.
+        NoUdpChecksum = 19, "no-udp-checksum";
         /// A pod's packet is larger than fits towards its destination, and must not be answered: it is an ICMP error or a fragment other than the first (RFC 1122, section 3.2.2).
         TooBigUnanswered = 28, "too-big-unanswered";
         /// A pod's packet is larger than fits towards its destination, and the pod was told so too often within a second (RFC 4443, section 2.4).

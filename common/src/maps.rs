@@ -219,6 +219,18 @@ pub struct XdpUplink {
 pub const COPY_DSCP: u8 = 0xff;
 
 impl Config {
+    /// TOS or traffic class of an outer packet around an inner one: ECN is copied (RFC 6040, section
+    /// 4.1), DSCP as configured (RFC 2983, sections 4 and 5).
+    #[inline(always)]
+    #[must_use]
+    pub const fn outer_traffic_class(&self, inner: u8) -> u8 {
+        if self.dscp == COPY_DSCP {
+            inner
+        } else {
+            self.dscp << 2 | inner & 3
+        }
+    }
+
     /// Own underlay address of the family of `like`; [`Addr::UNSPECIFIED`] if there is none.
     #[inline(always)]
     #[must_use]

@@ -5,10 +5,10 @@ use aya_ebpf::helpers::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer};
 use bytemuck::Zeroable as _;
 use oxlan_common::addr::{Addr, Mac};
 use oxlan_common::counters::{DropReason, Verdict};
-use oxlan_common::decide::{self, HostTask};
+use oxlan_common::decide::{self, Decapsulation, HostTask};
 use oxlan_common::maps::{Config, FlowKey, PodValue, RouteValue};
 use oxlan_common::packet::arp::Arp;
-use oxlan_common::packet::encap::{Encapsulation, Tunnel};
+use oxlan_common::packet::encap::{Carried, Encapsulation, Tunnel};
 use oxlan_common::packet::icmp::{
     HEADERS_V4, HEADERS_V6, QUOTE_V4, QUOTE_V6, SHORT_QUOTE_V4, TooBig,
 };
@@ -16,7 +16,7 @@ use oxlan_common::packet::{ETHERNET_LEN, Front, Packet as _, nd};
 use oxlan_common::wire::GATEWAY_MAC;
 
 use crate::skb::{Mark, Refused, Skb};
-use crate::tables::{self, count, count_drop, mark_aggregate, may_answer, packets};
+use crate::tables::{self, count, count_drop, mark_aside, may_answer, packets};
 use crate::tunnel_key;
 
 /// The next program of the hook, or the kernel, goes on with the packet: `TCX_NEXT`, and for clsact "no match".
@@ -25,8 +25,9 @@ pub(crate) const PASS: i32 = TC_ACT_UNSPEC;
 /// Bytes of a frame that forwarding changes: Ethernet header, and IP header with IPv4's checksum.
 const FORWARDED: usize = 14 + 12;
 
-/// `AF_INET` (include/linux/socket.h).
+/// `AF_INET` and `AF_INET6` (include/linux/socket.h).
 const AF_INET: u32 = 2;
+const AF_INET6: u32 = 10;
 
 #[inline(always)]
 pub(crate) fn pass(skb: &Skb, verdict: Verdict) -> i32 {
@@ -97,9 +98,13 @@ pub(crate) fn decapsulate(
     front: &mut Front,
     pod: &PodValue,
     ecn: Option<u8>,
+    outer: Decapsulation,
 ) -> i32 {
     let len = skb.len();
-    if skb.shrink_from_tunnel(front.is_v6(), Mark::None).is_err() {
+    if skb
+        .shrink_from_tunnel(outer, front.is_v6(), Mark::None)
+        .is_err()
+    {
         // Nothing has changed, so the overlay device can do it.
         return pass(skb, Verdict::ToOverlay);
     }
@@ -112,16 +117,16 @@ pub(crate) fn decapsulate_aggregate(
     skb: &mut Skb,
     front: &mut Front,
     pod: &PodValue,
-    ecn: Option<u8>,
+    (ecn, outer): (Option<u8>, Decapsulation),
     is_consumed: bool,
     bucket: u32,
 ) -> i32 {
     let len = skb.len();
     let is_v6 = front.is_v6();
-    let is_stripped = skb.shrink_from_tunnel(is_v6, Mark::Remove).is_ok()
-        || (is_consumed && skb.shrink_from_tunnel(is_v6, Mark::Keep).is_ok());
+    let is_stripped = skb.shrink_from_tunnel(outer, is_v6, Mark::Remove).is_ok()
+        || (is_consumed && skb.shrink_from_tunnel(outer, is_v6, Mark::Keep).is_ok());
     if !is_stripped {
-        mark_aggregate(bucket);
+        mark_aside(bucket);
         return pass(skb, Verdict::ToOverlay);
     }
     deliver_decapsulated(skb, front, pod, ecn, len)
@@ -152,33 +157,39 @@ pub(crate) fn encapsulate(
     front: &mut Front,
     route: &RouteValue,
     config: &Config,
-    ecn: u8,
 ) -> i32 {
     let len = skb.len();
-    let macs = (route.mac, config.vtep_mac);
-    let tunnel = Tunnel::new(
-        &config.underlay_v4,
-        &route.underlay,
-        config.port,
-        route.vni,
-        macs,
-    );
-    let (Some(tunnel), Some(next_hop)) = (tunnel, route.next_hop.as_v4()) else {
+    let Some(sum) = decide::outer_sum(skb, front, route) else {
         return to_host(skb, HostTask::Help);
     };
+    let tunnel = Tunnel {
+        src: *config.underlay_like(&route.underlay),
+        dst: route.underlay,
+        port: config.port,
+        vni: route.vni,
+        dst_mac: route.mac,
+        src_mac: config.vtep_mac,
+    };
     let hash = skb.flow_hash();
-    if skb.grow_for_tunnel().is_err() {
+    if skb.grow_for_tunnel(!route.underlay.is_v4()).is_err() {
         // Nothing has changed, so the host's stack can route it to the overlay device.
         return to_host(skb, HostTask::Help);
     }
     let difference = front.decrement_hop_limit();
-    let headers = Encapsulation::new(&tunnel, front, ecn, len, hash, identification(hash));
+    let carried = Carried {
+        frame_len: len,
+        traffic_class: config.outer_traffic_class(front.traffic_class()),
+        hash,
+        id: identification(hash),
+        sum: sum + difference,
+    };
+    let headers = Encapsulation::new(&tunnel, front, &carried);
     if skb.write(ETHERNET_LEN, headers.bytes()).is_err() {
         return drop(skb, DropReason::HelperFailed);
     }
     skb.adjust_sum(difference);
     count(Verdict::ToVtep, len);
-    to_neighbour(route.ifindex, next_hop)
+    to_neighbour(route.ifindex, &route.next_hop)
 }
 
 /// Lets the overlay device encapsulate a packet of the host's to a VTEP.
@@ -191,7 +202,7 @@ pub(crate) fn hand_to_vtep(
 ) -> i32 {
     front.readdress(route.mac, config.vtep_mac);
     let written = skb.write(0, front.frame::<12>());
-    if written.is_err() || tunnel_key::set(skb, route).is_err() {
+    if written.is_err() || tunnel_key::set(skb, route, config, front).is_err() {
         return drop(skb, DropReason::HelperFailed);
     }
     pass(skb, Verdict::ToVtep)
@@ -292,11 +303,16 @@ fn to_peer(pod: &PodValue) -> i32 {
 
 /// Sends by the kernel's neighbour entry for the next hop, which this keeps alive.
 #[inline(always)]
-fn to_neighbour(ifindex: u32, next_hop: [u8; 4]) -> i32 {
+fn to_neighbour(ifindex: u32, next_hop: &Addr) -> i32 {
     // SAFETY: all zero is a value of this structure of numbers.
     let mut neighbour: bpf_redir_neigh = unsafe { core::mem::zeroed() };
-    neighbour.nh_family = AF_INET;
-    neighbour.__bindgen_anon_1.ipv4_nh = u32::from_ne_bytes(next_hop);
+    if next_hop.is_v4() {
+        neighbour.nh_family = AF_INET;
+        neighbour.__bindgen_anon_1.ipv4_nh = u32::from_ne_bytes(next_hop.low_bytes());
+    } else {
+        neighbour.nh_family = AF_INET6;
+        neighbour.__bindgen_anon_1.ipv6_nh = bytemuck::cast(*next_hop);
+    }
     // SAFETY: the pointer and the size are those of a structure that lives during the call.
     unsafe {
         bpf_redirect_neigh(

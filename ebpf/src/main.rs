@@ -45,9 +45,9 @@ fn from_pod(ctx: TcContext) -> i32 {
     match decision {
         FromPod::Unconfigured => PASS,
         FromPod::Deliver { pod, .. } => actions::deliver(skb, front, pod, Verdict::LocalPod),
-        FromPod::Encapsulate {
-            route, config, ecn, ..
-        } => actions::encapsulate(skb, front, route, config, ecn),
+        FromPod::Encapsulate { route, config, .. } => {
+            actions::encapsulate(skb, front, route, config)
+        }
         FromPod::ToHost(task) => actions::to_host(skb, task),
         FromPod::ArpReply(arp) => actions::arp_reply(skb, front, &arp),
         FromPod::NdReply(target) => actions::nd_reply(skb, front, &target),
@@ -64,17 +64,22 @@ fn from_uplink(ctx: TcContext) -> i32 {
     let front = &mut Front::empty();
     match decide::from_uplink(skb, front, &Maps) {
         FromUplink::NotOurs => PASS,
-        FromUplink::Deliver { pod, ecn } => actions::decapsulate(skb, front, pod, ecn),
+        FromUplink::Deliver { pod, ecn, outer } => {
+            actions::decapsulate(skb, front, pod, ecn, outer)
+        }
         FromUplink::DeliverAggregate {
             pod,
             ecn,
+            outer,
             is_consumed,
             bucket,
-        } => actions::decapsulate_aggregate(skb, front, pod, ecn, is_consumed, bucket),
+        } => actions::decapsulate_aggregate(skb, front, pod, (ecn, outer), is_consumed, bucket),
         FromUplink::ToOverlay(aside) => {
             match aside {
-                Aside::Aggregate { bucket } => tables::mark_aggregate(bucket),
-                Aside::Follower | Aside::Checksum | Aside::Host => {}
+                Aside::Aggregate { bucket } | Aside::Checksum { bucket } => {
+                    tables::mark_aside(bucket);
+                }
+                Aside::Follower | Aside::Host => {}
             }
             actions::pass(skb, Verdict::ToOverlay)
         }
@@ -90,10 +95,10 @@ fn xdp_uplink(ctx: XdpContext) -> u32 {
     match decide::xdp_uplink(frame, front, &Maps) {
         XdpUplink::Pass => xdp::pass(),
         XdpUplink::PassFlow { bucket } => {
-            tables::mark_aggregate(bucket);
+            tables::mark_aside(bucket);
             xdp::pass()
         }
-        XdpUplink::Redirect { pod, ecn } => xdp::redirect(frame, front, pod, ecn),
+        XdpUplink::Redirect { pod, ecn, outer } => xdp::redirect(frame, front, pod, ecn, outer),
         XdpUplink::Drop(reason) => xdp::drop(frame, reason),
     }
 }

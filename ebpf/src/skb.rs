@@ -2,16 +2,17 @@
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{
-    BPF_CSUM_LEVEL_DEC, BPF_F_ADJ_ROOM_DECAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L2_ETH,
-    BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO,
-    BPF_F_ADJ_ROOM_NO_CSUM_RESET, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+    BPF_CSUM_LEVEL_DEC, BPF_F_ADJ_ROOM_DECAP_L3_IPV4, BPF_F_ADJ_ROOM_DECAP_L3_IPV6,
+    BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6,
+    BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_ADJ_ROOM_NO_CSUM_RESET,
+    bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
 };
 use aya_ebpf::helpers;
 use aya_ebpf::programs::TcContext;
+use oxlan_common::decide::Decapsulation;
 use oxlan_common::packet::ip::Ip;
-use oxlan_common::packet::outer::DECAPSULATED_LEN;
 use oxlan_common::packet::{ETHERNET_LEN, Packet, checksum};
-use oxlan_common::wire::OVERHEAD_V4;
+use oxlan_common::wire::{OVERHEAD_V4, OVERHEAD_V6};
 
 use crate::socket;
 
@@ -30,7 +31,6 @@ const ENCAP_L2_ETHERNET: u64 = (ETHERNET_LEN as u64) << 56;
 /// What the kernel has to know about the headers that we put in front, to cut an aggregate rightly.
 const ENCAP_FLAGS: u64 = ENCAP_L2_ETHERNET
     | BPF_F_ADJ_ROOM_ENCAP_L2_ETH as u64
-    | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 as u64
     | BPF_F_ADJ_ROOM_ENCAP_L4_UDP as u64
     | BPF_F_ADJ_ROOM_FIXED_GSO as u64;
 
@@ -101,30 +101,41 @@ impl Skb {
     ///
     /// The kernel refuses before it changes anything (net/core/filter.c, `bpf_skb_adjust_room`).
     #[inline(always)]
-    pub(crate) fn grow_for_tunnel(&mut self) -> Result<(), Refused> {
+    pub(crate) fn grow_for_tunnel(&mut self, over_ipv6: bool) -> Result<(), Refused> {
+        let (len, l3) = if over_ipv6 {
+            (OVERHEAD_V6, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6)
+        } else {
+            (OVERHEAD_V4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4)
+        };
+        let flags = ENCAP_FLAGS | u64::from(l3);
         self.ctx
             .skb
-            .adjust_room(i32::from(OVERHEAD_V4), BPF_ADJ_ROOM_MAC, ENCAP_FLAGS)
+            .adjust_room(len.into(), BPF_ADJ_ROOM_MAC, flags)
             .map_err(|_| Refused)
     }
 
     /// Removes all tunnel headers behind the outer Ethernet header, which becomes the inner packet's.
     ///
-    /// The kernel refuses before it changes anything, as above; IPv6 before Linux 6.3 (commit
-    /// d219df60a70e, "bpf: Add ipip6 and ip6ip decap support for bpf_skb_adjust_room()"), and to remove
-    /// an aggregate's mark before 7.3.
+    /// The kernel refuses before it changes anything, as above; another inner family than the outer
+    /// one before Linux 6.3 (commit d219df60a70e, "bpf: Add ipip6 and ip6ip decap support for
+    /// bpf_skb_adjust_room()"), and to remove an aggregate's mark before 7.3.
     #[inline(always)]
-    pub(crate) fn shrink_from_tunnel(&mut self, to_ipv6: bool, mark: Mark) -> Result<(), Refused> {
+    pub(crate) fn shrink_from_tunnel(
+        &mut self,
+        outer: Decapsulation,
+        to_ipv6: bool,
+        mark: Mark,
+    ) -> Result<(), Refused> {
         // The kernel has noted the outer packet's protocol.
-        let protocol = if to_ipv6 {
-            BPF_F_ADJ_ROOM_DECAP_L3_IPV6
-        } else {
-            0
+        let protocol = match (outer.is_v6, to_ipv6) {
+            (false, true) => BPF_F_ADJ_ROOM_DECAP_L3_IPV6,
+            (true, false) => BPF_F_ADJ_ROOM_DECAP_L3_IPV4,
+            (true, true) | (false, false) => 0,
         };
         let flags = u64::from(protocol) | u64::from(BPF_F_ADJ_ROOM_NO_CSUM_RESET) | mark.flags();
         self.ctx
             .skb
-            .adjust_room(-(DECAPSULATED_LEN as i32), BPF_ADJ_ROOM_MAC, flags)
+            .adjust_room(-(outer.len as i32), BPF_ADJ_ROOM_MAC, flags)
             .map_err(|_| Refused)?;
         self.drop_outer_checksum();
         Ok(())

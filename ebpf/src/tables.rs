@@ -91,9 +91,9 @@ fn mark_translated(addr: &Addr) {
     }
 }
 
-/// Notes that an aggregate of this bucket of flows went by the overlay device.
+/// Notes that a packet of this bucket of flows went by the overlay device.
 #[inline(always)]
-pub(crate) fn mark_aggregate(bucket: u32) {
+pub(crate) fn mark_aside(bucket: u32) {
     if let Some(last) = BULK.get_ptr_mut(bucket) {
         // SAFETY: the pointer is to this CPU's slot, which no other program on this CPU writes meanwhile.
         unsafe { *last = now() };

@@ -9,9 +9,8 @@ use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
 use aya_ebpf::helpers;
 use aya_ebpf::programs::XdpContext;
 use oxlan_common::counters::{DropReason, Verdict};
-use oxlan_common::decide::Tables as _;
+use oxlan_common::decide::{Decapsulation, Tables as _};
 use oxlan_common::maps::PodValue;
-use oxlan_common::packet::outer::DECAPSULATED_LEN;
 use oxlan_common::packet::{Front, Packet};
 
 use crate::skb::{Refused, check};
@@ -49,6 +48,7 @@ pub(crate) fn redirect(
     front: &mut Front,
     pod: &PodValue,
     ecn: Option<u8>,
+    outer: Decapsulation,
 ) -> u32 {
     let len = frame.len();
     front.readdress(pod.mac, pod.host_mac);
@@ -58,7 +58,7 @@ pub(crate) fn redirect(
         let _ = front.set_ecn(ecn);
     }
     let written = frame
-        .shrink(DECAPSULATED_LEN)
+        .shrink(outer.len)
         .and_then(|()| frame.write_front(front.frame_words::<FORWARDED>()));
     if written.is_err() {
         return drop(frame, DropReason::HelperFailed);

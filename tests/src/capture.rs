@@ -96,3 +96,26 @@ impl Drop for Capture {
         let _ = self.child.wait();
     }
 }
+
+/// Checks VXLAN packets as `tcpdump -t` prints them (it takes port 8472 for OTV), outer line and inner line in turn:
+/// IPv4 goes over IPv4, IPv6 over IPv6, and both are there.
+///
+/// # Errors
+///
+/// If it is otherwise.
+pub fn each_family_over_its_own(text: &str) -> Result<()> {
+    let family = |line: &str| line.split(' ').next().unwrap_or_default().to_owned();
+    let (mut seen, mut outer) = (std::collections::BTreeSet::new(), String::new());
+    for line in text.lines() {
+        if line.contains("OTV") {
+            outer = family(line);
+        } else if !outer.is_empty() {
+            let inner = family(line);
+            anyhow::ensure!(inner == outer, "{inner} over {outer}: {line}");
+            seen.insert(std::mem::take(&mut outer));
+        }
+    }
+    let seen: Vec<&str> = seen.iter().map(String::as_str).collect();
+    anyhow::ensure!(seen == ["IP", "IP6"], "only {seen:?} was seen:\n{text}");
+    Ok(())
+}

@@ -26,8 +26,32 @@ pub struct Shape {
     pub v6: bool,
     /// MTU of the underlay, bytes.
     pub mtu: u32,
+    /// Families of the nodes' underlay addresses.
+    pub underlay: Families,
     /// Whether agents get `--xdp on`, and the wires what that needs.
     pub xdp: bool,
+}
+
+/// Families of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Families {
+    /// IPv4 alone.
+    V4,
+    /// IPv6 alone.
+    V6,
+    /// Both.
+    Both,
+}
+
+impl Families {
+    /// Those of two that belong to these families.
+    fn of<T>(self, v4: T, v6: T) -> Vec<T> {
+        match self {
+            Self::V4 => vec![v4],
+            Self::V6 => vec![v6],
+            Self::Both => vec![v4, v6],
+        }
+    }
 }
 
 impl Shape {
@@ -41,7 +65,23 @@ impl Shape {
             v6: true,
             mtu: UNDERLAY_MTU,
             xdp: false,
+            underlay: Families::V4,
         }
+    }
+
+    /// The same over an underlay of these families.
+    #[must_use]
+    pub const fn over(self, underlay: Families) -> Self {
+        Self { underlay, ..self }
+    }
+
+    /// The underlay addresses of a node in the cluster file, as a list.
+    fn underlay(self, number: u8) -> String {
+        use crate::underlay::{node_v4, node_v6};
+        let addresses = self
+            .underlay
+            .of(node_v4(number).to_string(), node_v6(number).to_string());
+        format!("{addresses:?}")
     }
 
     /// The same with XDP on the uplinks.
@@ -138,7 +178,7 @@ impl Cluster {
                 node.xdp = shape.xdp;
                 nodes.push(node);
             } else {
-                plain.push(PlainNode::create(&scope, number, netns, shape.mtu)?);
+                plain.push(PlainNode::create(&scope, number, netns, shape)?);
             }
         }
         let cluster = Self {
@@ -158,7 +198,7 @@ impl Cluster {
                 .iter()
                 .try_for_each(|node| plain.add_oxlan_peer(node))?;
             for peer in self.plain.iter().filter(|peer| peer.number != plain.number) {
-                plain.add_peer(peer.number, &peer.vtep_mac)?;
+                plain.add_peer(peer.number, &peer.vtep_macs)?;
             }
         }
         Ok(())
@@ -187,18 +227,16 @@ impl Cluster {
     pub fn file_text(&self) -> String {
         let mut text = format!("[network]\npod_cidrs = {:?}\n", self.shape.network());
         for node in &self.nodes {
-            let entry = node_entry(
-                &node.name,
-                &self.shape.pod_cidrs(node.number),
-                node.number,
-                "",
-            );
-            text.push_str(&entry);
+            let cidrs = self.shape.pod_cidrs(node.number);
+            let underlay = self.shape.underlay(node.number);
+            text.push_str(&entry(&node.name, &cidrs, &underlay, ""));
         }
         for node in &self.plain {
-            let mac = format!("vtep_mac = \"{}\"\n", node.vtep_mac);
+            let [v4, v6] = node.vtep_macs.clone();
+            let macs = format!("vtep_mac = {:?}\n", self.shape.underlay.of(v4, v6));
             let cidrs = self.shape.pod_cidrs(node.number);
-            text.push_str(&node_entry(&node.name, &cidrs, node.number, &mac));
+            let underlay = self.shape.underlay(node.number);
+            text.push_str(&entry(&node.name, &cidrs, &underlay, &macs));
         }
         text
     }
@@ -220,8 +258,12 @@ impl Cluster {
 #[must_use]
 pub fn node_entry(name: &str, pod_cidrs: &[String], number: u8, more: &str) -> String {
     let underlay = crate::underlay::node_v4(number);
+    entry(name, pod_cidrs, &format!("\"{underlay}\""), more)
+}
+
+fn entry(name: &str, pod_cidrs: &[String], underlay: &str, more: &str) -> String {
     format!(
-        "\n[[node]]\nname = \"{name}\"\npod_cidrs = {pod_cidrs:?}\nunderlay = \"{underlay}\"\n{more}"
+        "\n[[node]]\nname = \"{name}\"\npod_cidrs = {pod_cidrs:?}\nunderlay = {underlay}\n{more}"
     )
 }
 

@@ -2,6 +2,7 @@
 
 #![expect(
     clippy::expect_used,
+    clippy::panic,
     reason = "a test that builds an impossible packet is wrong, and a panic says so"
 )]
 
@@ -148,16 +149,52 @@ pub fn arp(operation: u8, sender: (Mac, &str), target: (Mac, &str)) -> Vec<u8> {
     message
 }
 
+/// A TCP, UDP or ICMPv6 segment with the checksum that it must have in the packet `ip`.
+///
+/// # Panics
+///
+/// If `ip` has none of these protocols.
+#[must_use]
+pub fn checked(ip: &Ip, mut segment: Vec<u8>) -> Vec<u8> {
+    let at = match ip.protocol {
+        TCP => 16,
+        UDP => 6,
+        ICMPV6 => 2,
+        other => panic!("protocol {other} is not known here"),
+    };
+    segment[at..at + 2].fill(0);
+    let check = match checksum::of(&segment, pseudo_sum(ip, segment.len())) {
+        [0, 0] => [0xff, 0xff],
+        check => check,
+    };
+    segment[at..at + 2].copy_from_slice(&check);
+    segment
+}
+
+/// Sum of the pseudo header, which a sender leaves in the checksum's place for its device to go on with.
+///
+/// # Panics
+///
+/// If the length is no segment's.
+#[must_use]
+pub fn pseudo_sum(ip: &Ip, length: usize) -> u32 {
+    let addresses = match (ip.src.as_v4(), ip.dst.as_v4()) {
+        (Some(src), Some(dst)) => checksum::of_words(&[src, dst].concat()),
+        _ => checksum::of_words(&[ip.src.bytes, ip.dst.bytes].concat()),
+    };
+    let length = u32::try_from(length).expect("a segment's length");
+    addresses + length + u32::from(ip.protocol)
+}
+
 /// An ICMPv6 message with its checksum, for the addresses of `ip`.
 #[must_use]
 pub fn icmpv6(ip: &Ip, kind: u8, body: &[u8]) -> Vec<u8> {
-    let mut message = [&[kind, 0, 0, 0], body].concat();
-    let pseudo = [&ip.src.bytes[..], &ip.dst.bytes].concat();
-    let length = u32::try_from(message.len()).expect("a message's length");
-    let sum = checksum::of_words(&pseudo) + length + u32::from(ICMPV6);
-    let check = checksum::of(&message, sum);
-    message[2..4].copy_from_slice(&check);
-    message
+    let message = [&[kind, 0, 0, 0], body].concat();
+    let ip = Ip {
+        protocol: ICMPV6,
+        ..ip.clone()
+    };
+    checked(&ip, message)
 }
 
 /// A neighbour solicitation (RFC 4861, section 4.3) with the sender's MAC as its option.

@@ -1,9 +1,12 @@
 //! Nodes with Oxlan and nodes set up as Flannel sets them up, in one cluster.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::Result;
-use oxlan_tests::cluster::{Cluster, Shape, with_cluster};
+use oxlan_tests::capture::{Capture, each_family_over_its_own};
+use oxlan_tests::cluster::{Cluster, Families, Shape, with_cluster};
+use oxlan_tests::flannel::{host_v6, pod_v6};
 use oxlan_tests::traffic::udp_stream::UdpStream;
 use oxlan_tests::traffic::{End, tcp, udp};
 
@@ -142,6 +145,74 @@ fn no_drops(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-fn host_address(node: u8) -> std::net::IpAddr {
+fn host_address(node: u8) -> IpAddr {
     std::net::Ipv4Addr::new(10, 244, node, 0).into()
+}
+
+/// IPv6 pods over IPv6, IPv4 pods over IPv4, as Flannel does it in a cluster of both families.
+const DUAL: Shape = Shape {
+    plain_nodes: 1,
+    ..Shape::nodes(1).over(Families::Both)
+};
+
+/// The same with IPv6 alone.
+const IPV6: Shape = Shape {
+    v4: false,
+    ..DUAL.over(Families::V6)
+};
+
+/// Every kind of traffic, both ways, between a pod of ours and one of theirs, in these families.
+fn pods_talk(cluster: &Cluster) -> Result<()> {
+    let ours = cluster.nodes[0].add_pod("a")?;
+    let (theirs, v4) = cluster.plain[0].add_pod(7)?;
+    let v6 = pod_v6(cluster.plain[0].number, 7);
+    for (our_address, their_address) in ours.addresses().map(|ours| match ours {
+        IpAddr::V4(_) => (ours, v4.into()),
+        IpAddr::V6(_) => (ours, IpAddr::from(v6)),
+    }) {
+        let ours = End::new(&ours.netns, our_address);
+        let theirs = End::new(&theirs, their_address);
+        talk(ours, theirs)?;
+        talk(theirs, ours)?;
+        for (client, server) in [(ours, theirs), (theirs, ours)] {
+            udp::segmented(client, server, 1200, 40)?;
+            udp::mixed(client, server, 100)?;
+        }
+        let stream = UdpStream::start(ours, theirs, Duration::from_millis(1))?;
+        stream.wait_for_more(200)?;
+        stream.finish()?.expect_perfect(200)?;
+    }
+    no_drops(cluster)
+}
+
+#[test]
+fn interop_over_ipv6() {
+    with_cluster(IPV6, pods_talk);
+}
+
+#[test]
+fn interop_each_family_over_its_own() {
+    with_cluster(DUAL, |cluster| {
+        let switch = &cluster.underlay.switch;
+        let options = "-t";
+        let capture = Capture::start(cluster.scope(), switch, "br0", options, "udp port 8472")?;
+        pods_talk(cluster)?;
+        each_family_over_its_own(&capture.finish()?)
+    });
+}
+
+#[test]
+fn interop_hosts_reach_pods_over_ipv6() {
+    with_cluster(IPV6, |cluster| {
+        let ours = cluster.nodes[0].add_pod("a")?;
+        let (theirs, _) = cluster.plain[0].add_pod(7)?;
+        let ours = End::new(&ours.netns, ours.ipv6()?);
+        let theirs = End::new(&theirs, pod_v6(2, 7));
+        let our_host = End::new(&cluster.nodes[0].netns, host_v6(1));
+        let their_host = End::new(&cluster.plain[0].netns, host_v6(2));
+        talk(our_host, theirs)?;
+        talk(their_host, ours)?;
+        talk(ours, their_host)?;
+        talk(theirs, our_host)
+    });
 }

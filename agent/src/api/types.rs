@@ -62,6 +62,9 @@ pub struct Status {
     pub vni: u32,
     /// VXLAN port.
     pub port: u16,
+    /// DSCP of the packets between nodes: `0` to `63`, or `copy` for the inner packet's.
+    #[serde(default)]
+    pub dscp: String,
     /// Prefixes that this node's pods come from.
     pub pod_cidrs: Vec<IpNet>,
     /// MTU of the pods, bytes.

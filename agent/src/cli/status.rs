@@ -23,7 +23,10 @@ fn render(status: &Status) -> String {
         status.pid,
         output::duration(status.uptime)
     );
-    let wire = format!("VXLAN, VNI {}, UDP port {}", status.vni, status.port);
+    let wire = format!(
+        "VXLAN, VNI {}, UDP port {}, DSCP {}",
+        status.vni, status.port, status.dscp
+    );
     let cluster = format!(
         "{} nodes from {}, pods in {}",
         status.nodes,

@@ -151,13 +151,14 @@ pub fn remarks(problems: Vec<Problem>) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::{Mode, Vni, Vtep};
+    use crate::cluster::{Dscp, Mode, Vni, Vtep};
 
     fn network() -> Network {
         Network {
             pod_cidrs: vec!["10.0.0.0/8".parse().unwrap(), "fd00::/48".parse().unwrap()],
             vni: Vni::DEFAULT,
             port: 8472,
+            dscp: Dscp::default(),
             mode: Mode::Vxlan,
         }
     }

@@ -84,6 +84,8 @@ pub struct Network {
     pub vni: Vni,
     /// VXLAN port, UDP.
     pub port: u16,
+    /// DSCP of the packets between nodes.
+    pub dscp: Dscp,
     /// How packets get to the pods of other nodes.
     pub mode: Mode,
 }
@@ -98,6 +100,36 @@ pub enum Mode {
     Direct,
     /// As they are to nodes on the same link, in VXLAN to the others.
     Auto,
+}
+
+/// DSCP of outer packets (RFC 2474), hence how the underlay's queues treat them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dscp {
+    /// Always this, 0 to 63.
+    Fixed(u8),
+    /// The inner packet's.
+    Copy,
+}
+
+impl Dscp {
+    /// Largest: six bits.
+    pub const MAX: u8 = 63;
+}
+
+impl Default for Dscp {
+    /// As Flannel's device has it.
+    fn default() -> Self {
+        Self::Fixed(0)
+    }
+}
+
+impl fmt::Display for Dscp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(dscp) => dscp.fmt(f),
+            Self::Copy => f.write_str("copy"),
+        }
+    }
 }
 
 /// A text that names no [`Mode`].

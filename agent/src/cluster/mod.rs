@@ -20,7 +20,7 @@ use std::pin::Pin;
 pub use assemble::{assemble, remarks};
 pub use cache::{Cache, CacheError};
 pub use config::{
-    ClusterConfig, InvalidMode, InvalidVni, Mode, Network, NodeSpec, Remarks, Vni, Vtep,
+    ClusterConfig, Dscp, InvalidMode, InvalidVni, Mode, Network, NodeSpec, Remarks, Vni, Vtep,
     derived_vtep_mac,
 };
 pub use etcd::{EtcdError, EtcdSource};

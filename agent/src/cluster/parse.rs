@@ -12,7 +12,7 @@ use toml::{Table, Value};
 use super::problem::Problems;
 use super::validate::validate;
 use super::{
-    ClusterConfig, InvalidMode, Mode, Network, NodeSpec, Problem, Remarks, Vni, Vtep,
+    ClusterConfig, Dscp, InvalidMode, Mode, Network, NodeSpec, Problem, Remarks, Vni, Vtep,
     derived_vtep_mac,
 };
 
@@ -37,12 +37,24 @@ pub fn parse(text: &str, own: &str) -> Result<ClusterConfig, ParseError> {
     if !named(&config, &problems, own) {
         problems.place(&format!("node {own:?}"), missing_own(&config.nodes));
     }
+    if let Some(own) = config.nodes.iter().find(|n| n.name == own) {
+        check_own_mac(own, &mut problems);
+    }
     let problems = problems.into_vec();
     if !problems.is_empty() {
         return Err(ParseError::Invalid(problems));
     }
     config.nodes.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(config)
+}
+
+/// A Flannel node may have a MAC per family, on two devices.
+fn check_own_mac(own: &NodeSpec, problems: &mut Problems) {
+    if own.vteps.iter().any(|v| v.mac != own.vtep_mac()) {
+        let place = format!("{}vtep_mac", node_place(&own.name));
+        let wanted = "this is the agent's own node, whose one overlay device has one MAC";
+        problems.place(&place, wanted);
+    }
 }
 
 /// Whether there is a node of this name, be it one whose other fields are wrong.
@@ -98,6 +110,7 @@ fn read(mut table: Table, problems: &mut Problems) -> ClusterConfig {
             pod_cidrs: Vec::new(),
             vni: Vni::DEFAULT,
             port: DEFAULT_PORT,
+            dscp: Dscp::default(),
             mode: Mode::default(),
         }),
         remarks: Remarks::default(),
@@ -110,9 +123,10 @@ fn read_network(mut table: Table, problems: &mut Problems) -> Network {
         pod_cidrs: prefixes(&mut table, place, problems),
         vni: vni(&mut table, problems),
         port: port(&mut table, problems),
+        dscp: dscp(&mut table, problems),
         mode: mode(&mut table, problems),
     };
-    let known = ["pod_cidrs", "vni", "port", "mode"];
+    let known = ["pod_cidrs", "vni", "port", "dscp", "mode"];
     reject_others(&table, place, &known, problems);
     network
 }
@@ -126,6 +140,25 @@ fn mode(table: &mut Table, problems: &mut Problems) -> Mode {
         problems.value("network mode", &value, invalid.to_string());
         Mode::default()
     })
+}
+
+fn dscp(table: &mut Table, problems: &mut Problems) -> Dscp {
+    let Some(value) = table.remove("dscp") else {
+        return Dscp::default();
+    };
+    if value.as_str() == Some("copy") {
+        return Dscp::Copy;
+    }
+    let number = value.as_integer().and_then(|n| u8::try_from(n).ok());
+    let Some(number) = number.filter(|n| *n <= Dscp::MAX) else {
+        let wanted = format!(
+            "a whole number from 0 to {} or \"copy\" is wanted",
+            Dscp::MAX
+        );
+        problems.value("network dscp", &value, wanted);
+        return Dscp::default();
+    };
+    Dscp::Fixed(number)
 }
 
 fn vni(table: &mut Table, problems: &mut Problems) -> Vni {
@@ -190,19 +223,18 @@ fn read_node(index: usize, value: Value, problems: &mut Problems) -> Option<Node
     };
     let pod_cidrs = prefixes(&mut table, &place, problems);
     let underlay = underlay(&mut table, &place, problems);
-    let mac = mac(&mut table, &place, problems);
+    let macs = macs(&mut table, &place, problems);
     reject_others(
         &table,
         &place,
         &["name", "pod_cidrs", "underlay", "vtep_mac"],
         problems,
     );
-    let mac = mac.or_else(|| underlay.first().copied().map(derived_vtep_mac))?;
-    let vtep = |underlay| Vtep { underlay, mac };
+    let vteps = vteps(underlay, &macs, &place, problems);
     Some(NodeSpec {
         name: name?,
         pod_cidrs,
-        vteps: underlay.into_iter().map(vtep).collect(),
+        vteps,
     })
 }
 
@@ -254,10 +286,10 @@ fn prefix(place: &str, value: &Value, problems: &mut Problems) -> Option<IpNet> 
     Some(prefix)
 }
 
-/// One address, or a list with one per family; IPv4 first. Empty if there is none that can be read.
+/// One address, or a list with one per family. Empty if there is none that can be read.
 fn underlay(table: &mut Table, place: &str, problems: &mut Problems) -> Vec<IpAddr> {
     let place = format!("{place}underlay");
-    let mut all = match table.remove("underlay") {
+    match table.remove("underlay") {
         Some(Value::Array(values)) if values.is_empty() => {
             let wanted = "at least one address is wanted, as [\"192.168.50.1\", \"fd00:50::1\"]";
             problems.value(&place, "[]", wanted);
@@ -275,9 +307,30 @@ fn underlay(table: &mut Table, place: &str, problems: &mut Problems) -> Vec<IpAd
             );
             Vec::new()
         }
+    }
+}
+
+/// Addresses and MACs together: one MAC for all, or one for each, or none, for which one is derived.
+/// IPv4 first.
+fn vteps(underlay: Vec<IpAddr>, macs: &[Mac], place: &str, problems: &mut Problems) -> Vec<Vtep> {
+    let first = underlay.iter().min_by_key(|a| a.is_ipv6());
+    let derived: Vec<Mac> = first.map(|a| derived_vtep_mac(*a)).into_iter().collect();
+    let macs = if macs.is_empty() { &derived } else { macs };
+    let Some(last) = macs.last() else {
+        return Vec::new();
     };
-    all.sort_by_key(IpAddr::is_ipv6);
-    all
+    if macs.len() > 1 && macs.len() != underlay.len() && !underlay.is_empty() {
+        let wanted = "one MAC is wanted, or a list with one for each underlay address";
+        problems.place(&format!("{place}vtep_mac"), wanted);
+    }
+    let macs = macs.iter().chain(std::iter::repeat(last));
+    let vtep = |(underlay, mac): (IpAddr, &Mac)| Vtep {
+        underlay,
+        mac: *mac,
+    };
+    let mut vteps: Vec<Vtep> = underlay.into_iter().zip(macs).map(vtep).collect();
+    vteps.sort_by_key(|v| v.underlay.is_ipv6());
+    vteps
 }
 
 fn underlay_address(place: &str, value: &Value, problems: &mut Problems) -> Option<IpAddr> {
@@ -289,9 +342,20 @@ fn underlay_address(place: &str, value: &Value, problems: &mut Problems) -> Opti
     parsed
 }
 
-fn mac(table: &mut Table, place: &str, problems: &mut Problems) -> Option<Mac> {
+/// One MAC, or a list of them; none if the field is absent or cannot be read.
+fn macs(table: &mut Table, place: &str, problems: &mut Problems) -> Vec<Mac> {
     let place = format!("{place}vtep_mac");
-    let value = table.remove("vtep_mac")?;
+    match table.remove("vtep_mac") {
+        Some(Value::Array(values)) => {
+            let one = |(i, value)| mac(&format!("{place}[{i}]"), value, problems);
+            values.iter().enumerate().filter_map(one).collect()
+        }
+        Some(value) => Vec::from_iter(mac(&place, &value, problems)),
+        None => Vec::new(),
+    }
+}
+
+fn mac(place: &str, value: &Value, problems: &mut Problems) -> Option<Mac> {
     let parsed = value.as_str().map(Mac::from_str);
     let wanted = match parsed {
         Some(Ok(mac)) if mac.is_multicast() => {
@@ -302,7 +366,7 @@ fn mac(table: &mut Table, place: &str, problems: &mut Problems) -> Option<Mac> {
         Some(Err(invalid)) => invalid.to_string(),
         None => oxlan_common::addr::InvalidMac.to_string(),
     };
-    problems.value(&place, &value, wanted);
+    problems.value(place, value, wanted);
     None
 }
 

@@ -78,6 +78,7 @@ impl NodeView for State {
             network: network.pod_cidrs.clone(),
             vni: network.vni.get(),
             port: network.port,
+            dscp: network.dscp.to_string(),
             pod_cidrs: own.map(|n| n.pod_cidrs.clone()).unwrap_or_default(),
             pod_mtu: view.pod_mtu,
             pods: 0,

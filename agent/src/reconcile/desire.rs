@@ -7,8 +7,8 @@ use bytemuck::Zeroable;
 use ipnet::IpNet;
 use oxlan_common::addr::{Addr, Mac, V4_PREFIX_BITS};
 use oxlan_common::maps::{
-    Config, MAP_ABI, MAX_PREFIX_LENGTHS, MAX_XDP_UPLINKS, PodValue, RouteKey, RouteValue,
-    UNKNOWN_NETNS, VtepValue, XdpUplink, pod_flags, route_flags,
+    COPY_DSCP, Config, MAP_ABI, MAX_PREFIX_LENGTHS, MAX_XDP_UPLINKS, PodValue, RouteKey,
+    RouteValue, UNKNOWN_NETNS, VtepValue, XdpUplink, pod_flags, route_flags,
 };
 use oxlan_common::wire::{MIN_MTU_V6, OVERHEAD_V4, OVERHEAD_V6};
 
@@ -16,7 +16,7 @@ use super::filters::Filter;
 use super::host::{Desired as Host, Overlay, PodDevice, Sysctl, Via};
 use super::tables::Desired as Tables;
 use super::ways::{Way, Ways};
-use crate::cluster::{ClusterConfig, Mode, NodeSpec};
+use crate::cluster::{ClusterConfig, Dscp, Mode, NodeSpec};
 use crate::datapath::Program;
 use crate::pods::{DesiredPod, POD_PROGRAMS};
 
@@ -391,7 +391,10 @@ fn config(facts: &Facts<'_>, overlay_ifindex: u32) -> Config {
         overlay_v4: overlay(Ipv4Addr::UNSPECIFIED.into()),
         overlay_v6: overlay(Ipv6Addr::UNSPECIFIED.into()),
         vtep_mac: facts.own.vtep_mac(),
-        dscp: 0,
+        dscp: match facts.cluster.network.dscp {
+            Dscp::Fixed(dscp) => dscp,
+            Dscp::Copy => COPY_DSCP,
+        },
         prefix_lens_v4: prefix_lengths(facts.cluster, true),
         prefix_lens_v6: prefix_lengths(facts.cluster, false),
         xdp_uplinks: xdp_uplinks(facts),

@@ -9,13 +9,14 @@ use crate::counters::DropReason;
 use crate::maps::{Config, PodValue, RouteValue, route_flags};
 use crate::packet::arp::Arp;
 use crate::packet::icmp::{self, TooBig};
+use crate::packet::inner_sum::inner_sum;
 use crate::packet::ip::Ip;
 use crate::packet::nd;
 use crate::packet::{ETHERTYPE_ARP, Front, Packet};
 use crate::wire::MIN_MTU_V6;
 
-/// Largest IPv4 packet.
-const MAX_IPV4_LEN: u32 = 0xffff;
+/// Largest IP packet whose length fits its 16 bits, whatever the family.
+const MAX_IP_LEN: u32 = 0xffff;
 
 /// What happens to a packet from a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,14 +31,12 @@ pub enum FromPod<'t> {
         /// The sender opens a connection by itself, so what `FLOWS` says of these ports is of the past.
         opens: bool,
     },
-    /// To another node.
+    /// To another node; to the host's stack, if [`outer_sum`] does not tell.
     Encapsulate {
         /// The way there.
         route: &'t RouteValue,
         /// Who we are.
         config: &'t Config,
-        /// The packet's ECN bits.
-        ecn: u8,
         /// As above.
         opens: bool,
     },
@@ -135,7 +134,6 @@ fn forward<'t, T: Tables>(
             None => FromPod::Encapsulate {
                 route,
                 config,
-                ecn: ip.ecn,
                 opens,
             },
         },
@@ -149,11 +147,8 @@ fn forward<'t, T: Tables>(
 /// The host's stack routes this packet to the overlay device or answers with the right ICMP error.
 #[inline(always)]
 fn needs_the_host(packet: &impl Packet, ip: &Ip, route: &RouteValue) -> bool {
-    let outer_len = packet.len() - ip.l3 + u32::from(crate::wire::OVERHEAD_V4);
-    has_ended(ip)
-        || route.flags & route_flags::UNREACHABLE != 0
-        || !route.underlay.is_v4()
-        || outer_len > MAX_IPV4_LEN
+    let outer_len = packet.len() - ip.l3 + u32::from(crate::wire::OVERHEAD_V6);
+    has_ended(ip) || route.flags & route_flags::UNREACHABLE != 0 || outer_len > MAX_IP_LEN
 }
 
 /// What happens to a packet that does not fit towards its destination; none if it fits.
@@ -192,4 +187,18 @@ fn too_large<'t>(
     } else {
         FromPod::TooBig(TooBig { source, mtu })
     })
+}
+
+/// What the outer UDP checksum needs to know of a packet that is to be encapsulated: nothing over
+/// IPv4, which has none.
+///
+/// None over IPv6 where only a look at the whole packet would tell, which the host's stack takes; an
+/// aggregate gets a checksum for each of its segments there. One flow may go both ways, for neither queues.
+#[inline(always)]
+pub fn outer_sum(packet: &impl Packet, front: &Front, route: &RouteValue) -> Option<u32> {
+    if route.underlay.is_v4() {
+        Some(0)
+    } else {
+        inner_sum(packet, front, 0)
+    }
 }

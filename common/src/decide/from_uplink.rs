@@ -6,8 +6,9 @@ use crate::counters::DropReason;
 use crate::maps::{BULK_BUCKETS, Config, PodValue};
 use crate::packet::ecn::{self, Decapsulated};
 use crate::packet::ip::Ip;
-use crate::packet::outer::{OUTER_LEN, Outer};
+use crate::packet::outer::Outer;
 use crate::packet::{ETHERNET_LEN, Front, Packet, TCP};
+use crate::wire::{OVERHEAD_V4, OVERHEAD_V6};
 
 /// Lengths of UDP and VXLAN headers and inner Ethernet header.
 const MIN_UDP_LEN: u32 = 8 + 8 + 14;
@@ -24,6 +25,8 @@ pub enum FromUplink<'t> {
         pod: &'t PodValue,
         /// New ECN bits of the inner packet, if they change.
         ecn: Option<u8>,
+        /// What the outer headers are.
+        outer: Decapsulation,
     },
     /// The same for an aggregate. The kernel has marked it as one in a tunnel. Where it cannot take the mark
     /// off again, the aggregate is only for a socket, which does not look at marks: forwarded again, or
@@ -33,6 +36,8 @@ pub enum FromUplink<'t> {
         pod: &'t PodValue,
         /// New ECN bits of the inner packet, if they change.
         ecn: Option<u8>,
+        /// What the outer headers are.
+        outer: Decapsulation,
         /// Whether a TCP socket of the pod takes it.
         is_consumed: bool,
         /// Its bucket of flows, which have to follow it if it goes by the overlay device.
@@ -42,6 +47,15 @@ pub enum FromUplink<'t> {
     ToOverlay(Aside),
     /// Not allowed, or broken.
     Drop(DropReason),
+}
+
+/// Which headers decapsulation takes off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decapsulation {
+    /// Bytes behind the outer Ethernet header, which becomes the inner packet's.
+    pub len: u32,
+    /// Whether the underlay is IPv6.
+    pub is_v6: bool,
 }
 
 /// Why a packet goes by the overlay device.
@@ -55,8 +69,11 @@ pub enum Aside {
     },
     /// It follows an aggregate, which it would overtake.
     Follower,
-    /// Its UDP checksum has to be verified.
-    Checksum,
+    /// The whole packet has to be looked at to verify its UDP checksum. Others of its bucket follow it, too.
+    Checksum {
+        /// The bucket.
+        bucket: u32,
+    },
     /// It is for the host's own stack.
     Host,
 }
@@ -72,7 +89,7 @@ pub fn from_uplink<'t, T: Tables>(
         return FromUplink::NotOurs;
     };
     let mut outer = Outer::empty();
-    let is_ours = outer.read(packet) && outer.is_to(&config.underlay_v4, config.port);
+    let is_ours = outer.read(packet) && outer.is_to_us(config);
     if !is_ours || packet.is_tagged() || !packet.is_to_us() {
         return FromUplink::NotOurs;
     }
@@ -92,42 +109,58 @@ fn tunnel_packet<'t, T: Tables>(
 ) -> Result<FromUplink<'t>, DropReason> {
     check_lengths(packet, outer)?;
     let vni = outer.vni().ok_or(DropReason::WrongVxlanFlags)?;
-    if !front.read(packet, OUTER_LEN) {
+    if outer.is_v6() && !outer.has_udp_checksum() {
+        return Err(DropReason::NoUdpChecksum);
+    }
+    let at = outer.headers_len();
+    // Offsets that the compiler knows.
+    let is_read = if outer.is_v6() {
+        front.read(packet, OVERHEAD_V6.into())
+    } else {
+        front.read(packet, OVERHEAD_V4.into())
+    };
+    if !is_read {
         return Err(DropReason::Truncated);
     }
     let remote = outer.src();
     let key = TunnelKey { remote, vni };
-    let inner = inner::accept(packet, OUTER_LEN, front, &key, tables, config)?;
+    let inner = inner::accept(packet, at, front, &key, tables, config)?;
     let Inner::Pod(pod, ip) = inner else {
         return Ok(FromUplink::ToOverlay(Aside::Host));
     };
     let bucket = bucket(outer);
-    if packet.exceeds(OUTER_LEN + ETHERNET_LEN + u32::from(config.mtu)) {
+    if packet.exceeds(at + ETHERNET_LEN + u32::from(config.mtu)) {
         return Ok(FromUplink::ToOverlay(Aside::Aggregate { bucket }));
     }
-    if outer.has_udp_checksum() {
-        return Ok(FromUplink::ToOverlay(Aside::Checksum));
-    }
     let is_aggregate = packet.gso_size() != 0;
+    // An aggregate was made of packets that the kernel has verified, or by a sender on this machine.
+    if !is_aggregate && outer.has_udp_checksum() && !outer.is_sum_right(packet, front) {
+        return Ok(FromUplink::ToOverlay(Aside::Checksum { bucket }));
+    }
     let follows = !is_aggregate && tables.follows_aggregate(bucket);
     let is_consumed = (is_aggregate || follows) && is_consumed(packet, pod, &ip);
     if follows && !is_consumed {
         return Ok(FromUplink::ToOverlay(Aside::Follower));
     }
-    let ecn = match ecn::decapsulate(outer.ecn(), ip.ecn) {
+    let ecn = match ecn::decapsulate(outer.ecn(), ip.ecn()) {
         Decapsulated::Keep => None,
         Decapsulated::Mark(mark) => Some(mark),
         Decapsulated::Drop => return Err(DropReason::CongestionMark),
+    };
+    let outer = Decapsulation {
+        len: at,
+        is_v6: outer.is_v6(),
     };
     if is_aggregate {
         Ok(FromUplink::DeliverAggregate {
             pod,
             ecn,
+            outer,
             is_consumed,
             bucket,
         })
     } else {
-        Ok(FromUplink::Deliver { pod, ecn })
+        Ok(FromUplink::Deliver { pod, ecn, outer })
     }
 }
 
@@ -159,7 +192,7 @@ fn check_lengths(packet: &impl Packet, outer: &Outer) -> Result<(), DropReason> 
     let (ip_len, udp_len) = outer.lengths();
     if packet.len() < 14 + ip_len || udp_len < MIN_UDP_LEN {
         Err(DropReason::Truncated)
-    } else if ip_len < 20 + udp_len {
+    } else if ip_len < outer.ip_header_len() + udp_len {
         Err(DropReason::Malformed)
     } else {
         Ok(())

@@ -25,8 +25,8 @@ mod xdp_uplink;
 
 pub use flow::answers;
 pub use from_overlay::{FromOverlay, from_overlay};
-pub use from_pod::{FromPod, from_pod};
-pub use from_uplink::{Aside, FromUplink, from_uplink};
+pub use from_pod::{FromPod, from_pod, outer_sum};
+pub use from_uplink::{Aside, Decapsulation, FromUplink, from_uplink};
 pub use to_overlay::{ToOverlay, to_overlay};
 pub use to_pod::{ToPod, to_pod};
 pub use xdp_uplink::{XdpUplink, xdp_uplink};

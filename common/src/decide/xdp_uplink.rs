@@ -1,6 +1,6 @@
 //! What the uplink receives, before the kernel has made a packet of it.
 
-use super::{FromUplink, Tables, from_uplink};
+use super::{Decapsulation, FromUplink, Tables, from_uplink};
 use crate::counters::DropReason;
 use crate::decide::Aside;
 use crate::maps::{PodValue, pod_flags};
@@ -23,6 +23,8 @@ pub enum XdpUplink<'t> {
         pod: &'t PodValue,
         /// New ECN bits of the inner packet, if they change.
         ecn: Option<u8>,
+        /// Which headers to take off.
+        outer: Decapsulation,
     },
     /// Not allowed, or broken.
     Drop(DropReason),
@@ -39,14 +41,18 @@ pub fn xdp_uplink<'t, T: Tables>(
     tables: &'t T,
 ) -> XdpUplink<'t> {
     match from_uplink(frame, front, tables) {
-        FromUplink::Deliver { pod, ecn } if takes_frames(pod) => XdpUplink::Redirect { pod, ecn },
+        FromUplink::Deliver { pod, ecn, outer } if takes_frames(pod) => {
+            XdpUplink::Redirect { pod, ecn, outer }
+        }
         // The driver makes no aggregates of frames before the kernel has them.
         FromUplink::NotOurs | FromUplink::Deliver { .. } | FromUplink::DeliverAggregate { .. } => {
             XdpUplink::Pass
         }
         FromUplink::ToOverlay(aside) => match aside {
-            Aside::Aggregate { bucket } => XdpUplink::PassFlow { bucket },
-            Aside::Follower | Aside::Checksum | Aside::Host => XdpUplink::Pass,
+            Aside::Aggregate { bucket } | Aside::Checksum { bucket } => {
+                XdpUplink::PassFlow { bucket }
+            }
+            Aside::Follower | Aside::Host => XdpUplink::Pass,
         },
         FromUplink::Drop(reason) => XdpUplink::Drop(reason),
     }

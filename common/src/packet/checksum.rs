@@ -1,5 +1,7 @@
 //! The Internet checksum (RFC 1071) and its incremental update (RFC 1624).
 
+use super::array;
+
 /// Sum of 16-bit words in network byte order; an odd last byte counts as a high byte.
 #[inline(always)]
 #[must_use]
@@ -30,6 +32,42 @@ pub const fn fold(sum: u32) -> u16 {
 #[must_use]
 pub fn of(bytes: &[u8], other: u32) -> [u8; 2] {
     (!fold(of_words(bytes) + other)).to_be_bytes()
+}
+
+/// Sum of 16-bit words in native byte order, as it stands in memory; `bytes` has an even length.
+///
+/// One's complement sums do not care for the byte order (RFC 1071, section 2 B), and this takes two words at once.
+#[inline(always)]
+#[must_use]
+pub fn native_of(bytes: &[u8]) -> u64 {
+    let mut sum = 0;
+    let mut at = 0;
+    while at + 4 <= bytes.len() {
+        sum += u64::from(u32::from_ne_bytes(array(bytes, at)));
+        at += 4;
+    }
+    if at + 2 <= bytes.len() {
+        sum += u64::from(u16::from_ne_bytes(array(bytes, at)));
+    }
+    sum
+}
+
+/// A number of at most 16 bits as a word of a header, in native byte order.
+#[inline(always)]
+#[must_use]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the numbers are lengths and protocols in headers"
+)]
+pub const fn native(number: u32) -> u64 {
+    (number as u16).to_be() as u64
+}
+
+/// Carries of fewer than 2^16 sums of two words folded back until 16 bits are left.
+#[inline(always)]
+#[must_use]
+pub const fn fold_long(sum: u64) -> u16 {
+    fold((sum & 0xffff) as u32 + ((sum >> 16) & 0xffff) as u32 + (sum >> 32) as u32)
 }
 
 /// The checksum after one word below it has changed from `old` to `new` (RFC 1624, equation 3).

@@ -27,8 +27,8 @@ pub struct Ip {
     pub protocol: u8,
     /// TTL or hop limit.
     pub hop_limit: u8,
-    /// The two ECN bits.
-    pub ecn: u8,
+    /// TOS or traffic class: DSCP and ECN.
+    pub traffic_class: u8,
     /// A fragment of any kind, the first included.
     pub is_fragment: bool,
     /// A fragment other than the first: there is no header of the layer above.
@@ -74,7 +74,7 @@ impl Ip {
             dst: Addr::from_v4(array(h, 16)),
             protocol: h[9],
             hop_limit: h[8],
-            ecn: h[1] & 3,
+            traffic_class: front.traffic_class(),
             is_fragment: fragment != 0,
             is_later_fragment: fragment & 0x1fff != 0,
             l4: l3 + header_len,
@@ -97,7 +97,7 @@ impl Ip {
             dst: Addr::from_v6(array(h, 24)),
             protocol: h[6],
             hop_limit: h[7],
-            ecn: (h[1] >> 4) & 3,
+            traffic_class: front.traffic_class(),
             is_fragment: false,
             is_later_fragment: false,
             l4: l3 + 40,
@@ -165,6 +165,13 @@ impl Ip {
     pub fn may_be_fragmented(&self, front: &Front) -> bool {
         const DF: u8 = 0x40;
         !front.is_v6() && front.l3[6] & DF == 0
+    }
+
+    /// The two ECN bits.
+    #[inline(always)]
+    #[must_use]
+    pub const fn ecn(&self) -> u8 {
+        self.traffic_class & 3
     }
 
     /// Destination port if this is UDP and the header is here.

@@ -11,6 +11,7 @@ pub mod checksum;
 pub mod ecn;
 pub mod encap;
 pub mod icmp;
+pub mod inner_sum;
 pub mod ip;
 pub mod nd;
 pub mod outer;
@@ -172,6 +173,36 @@ impl Front {
     #[must_use]
     pub fn is_v6(&self) -> bool {
         self.ethertype == ETHERTYPE_IPV6
+    }
+
+    /// TOS or traffic class: DSCP and ECN (RFC 3168, section 5).
+    #[inline(always)]
+    #[must_use]
+    pub fn traffic_class(&self) -> u8 {
+        if self.is_v6() {
+            self.l3[0] << 4 | self.l3[1] >> 4
+        } else {
+            self.l3[1]
+        }
+    }
+
+    /// Length behind an IP header of `header_len` bytes, as the header tells it.
+    #[inline(always)]
+    #[must_use]
+    pub fn payload_len(&self, header_len: u32) -> u32 {
+        if self.is_v6() {
+            u32::from(u16::from_be_bytes(array(&self.l3, 4)))
+        } else {
+            u32::from(u16::from_be_bytes(array(&self.l3, 2))).wrapping_sub(header_len)
+        }
+    }
+
+    /// The Ethernet header as words in native byte order, summed.
+    #[inline(always)]
+    #[must_use]
+    pub fn ethernet_sum(&self) -> u64 {
+        // The lead is zero; with it, the header is four times four bytes.
+        checksum::native_of(&bytemuck::bytes_of(self)[..16])
     }
 
     /// Takes one from TTL or hop limit, and returns what that adds to a sum over the packet (see [`checksum`]).

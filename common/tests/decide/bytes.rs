@@ -4,7 +4,7 @@ use oxlan_common::addr::{Addr, Mac};
 use oxlan_common::packet::Packet;
 use oxlan_common::packet::ip::Ip;
 
-use crate::describe::{Fragment, Frame, FromPodCase, IpCase, L4, TunnelCase};
+use crate::describe::{Check, Fragment, Frame, FromPodCase, IpCase, L4, TunnelCase};
 
 /// A packet in ordinary memory.
 pub(crate) struct SlicePacket {
@@ -72,8 +72,28 @@ pub(crate) fn tunnel_frame(case: &TunnelCase) -> Vec<u8> {
     vxlan.extend(inner);
     let mut udp = [40000, case.port].map(u16::to_be_bytes).concat();
     udp.extend(length(8 + vxlan.len()));
-    udp.extend([u8::from(case.has_checksum), 0]);
+    udp.extend([0, 0]);
     udp.extend(vxlan);
+    let pseudo = pseudo_sum(case.outer_src, case.outer_dst, 17, udp.len());
+    let right = match !folded(pseudo + sum(&udp)) {
+        0 => 0xffff,
+        right => right,
+    };
+    let check = match case.check {
+        Check::None => 0,
+        Check::Right => right,
+        Check::Wrong => (right ^ 0x0180).max(1),
+        Check::Partial => folded(pseudo),
+    };
+    udp[6..8].copy_from_slice(&check.to_be_bytes());
+    if case.outer_dst.is_v4() {
+        ethernet(Mac::ZERO, Mac::ZERO, [8, 0], &outer_v4(case, &udp))
+    } else {
+        ethernet(Mac::ZERO, Mac::ZERO, [0x86, 0xdd], &outer_v6(case, &udp))
+    }
+}
+
+fn outer_v4(case: &TunnelCase, udp: &[u8]) -> Vec<u8> {
     let options = usize::from(case.has_options);
     let fragment = if case.is_fragment { 0x20 } else { 0 };
     let mut ip = vec![0x45 + u8::from(case.has_options), case.outer_ecn];
@@ -83,7 +103,47 @@ pub(crate) fn tunnel_frame(case: &TunnelCase) -> Vec<u8> {
     ip.extend(case.outer_dst.low_bytes());
     ip.extend(vec![0; 4 * options]);
     ip.extend(udp);
-    ethernet(Mac::ZERO, Mac::ZERO, [8, 0], &ip)
+    ip
+}
+
+fn outer_v6(case: &TunnelCase, udp: &[u8]) -> Vec<u8> {
+    let (next, extension): (u8, &[u8]) = match (case.is_fragment, case.has_options) {
+        (true, _) => (44, &[17, 0, 0, 1, 0, 0, 0, 7]),
+        (false, true) => (60, &[17, 0, 1, 4, 0, 0, 0, 0]),
+        (false, false) => (17, &[]),
+    };
+    let mut ip = vec![0x60, case.outer_ecn << 4, 0, 0];
+    ip.extend(length(extension.len() + udp.len()));
+    ip.extend([next, 64]);
+    ip.extend(case.outer_src.bytes);
+    ip.extend(case.outer_dst.bytes);
+    ip.extend(extension);
+    ip.extend(udp);
+    ip
+}
+
+/// Sum of words, the plain way.
+pub(crate) fn sum(bytes: &[u8]) -> u64 {
+    let words = bytes.chunks(2);
+    words
+        .map(|word| u64::from(word[0]) << 8 | word.get(1).map_or(0, |low| u64::from(*low)))
+        .sum()
+}
+
+pub(crate) fn pseudo_sum(src: Addr, dst: Addr, protocol: u8, length: usize) -> u64 {
+    let addresses = if src.is_v4() {
+        [src.low_bytes(), dst.low_bytes()].concat()
+    } else {
+        [src.bytes, dst.bytes].concat()
+    };
+    sum(&addresses) + u64::from(protocol) + u64::try_from(length).unwrap()
+}
+
+pub(crate) fn folded(mut sum: u64) -> u16 {
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    sum.try_into().unwrap()
 }
 
 fn frame(dst: Mac, src: Mac, frame: &Frame) -> Vec<u8> {
@@ -116,7 +176,7 @@ fn ipv4(ip: &IpCase) -> Vec<u8> {
         Fragment::Later => 0x0003,
     };
     let fragment = fragment | if ip.df { 0x4000 } else { 0 };
-    let mut bytes = vec![0x45 + ip.options, ip.ecn];
+    let mut bytes = vec![0x45 + ip.options, ip.tos];
     bytes.extend(told_length(ip, header + l4.len()));
     bytes.extend([0, 7]);
     bytes.extend(fragment.to_be_bytes());
@@ -124,6 +184,8 @@ fn ipv4(ip: &IpCase) -> Vec<u8> {
     bytes.extend(ip.src.low_bytes());
     bytes.extend(ip.dst.low_bytes());
     bytes.extend(vec![1; header - 20]);
+    let check = !folded(sum(&bytes));
+    bytes[10..12].copy_from_slice(&check.to_be_bytes());
     bytes.extend(l4);
     bytes
 }
@@ -131,7 +193,7 @@ fn ipv4(ip: &IpCase) -> Vec<u8> {
 fn ipv6(ip: &IpCase) -> Vec<u8> {
     let (first, mut rest) = extensions(ip);
     rest.extend(l4(ip));
-    let mut bytes = vec![0x60, ip.ecn << 4, 0, 0];
+    let mut bytes = vec![0x60 | ip.tos >> 4, ip.tos << 4, 0, 0];
     bytes.extend(told_length(ip, rest.len()));
     bytes.extend([first, ip.ttl]);
     bytes.extend(ip.src.bytes);
@@ -184,8 +246,41 @@ fn l4(ip: &IpCase) -> Vec<u8> {
         bytes.truncate(7);
         return bytes;
     }
-    bytes.extend(vec![0; ip.payload]);
+    bytes.extend((0_u8..=255).cycle().take(ip.payload));
+    fill_in_checksum(ip, &mut bytes);
     bytes
+}
+
+/// Makes the checksum right, and the length of a UDP datagram.
+fn fill_in_checksum(ip: &IpCase, l4: &mut [u8]) {
+    let at = match ip.l4 {
+        L4::Udp { .. } => {
+            let told = length(l4.len());
+            l4[4..6].copy_from_slice(&told);
+            6
+        }
+        L4::Tcp { .. } => 16,
+        L4::Icmp4 { .. } | L4::Icmp6 { .. } => 2,
+        L4::Other => return,
+    };
+    let pseudo = match ip.l4 {
+        L4::Icmp4 { .. } => 0,
+        L4::Udp { .. } | L4::Tcp { .. } | L4::Icmp6 { .. } | L4::Other => {
+            pseudo_sum(ip.src, ip.dst, protocol(ip.l4), l4.len())
+        }
+    };
+    let check = match !folded(pseudo + sum(l4)) {
+        0 => 0xffff,
+        check => check,
+    };
+    if at != 6 || has_udp_checksum(ip) {
+        l4[at..at + 2].copy_from_slice(&check.to_be_bytes());
+    }
+}
+
+/// Some datagrams go without.
+pub(crate) fn has_udp_checksum(ip: &IpCase) -> bool {
+    !ip.payload.is_multiple_of(4)
 }
 
 pub(crate) fn protocol(l4: L4) -> u8 {

@@ -2,8 +2,8 @@
 
 use oxlan_common::addr::{Addr, Mac};
 use oxlan_common::maps::{
-    Config, MAP_ABI, PodValue, RouteKey, RouteValue, UNKNOWN_NETNS, VtepValue, pod_flags,
-    route_flags,
+    COPY_DSCP, Config, MAP_ABI, PodValue, RouteKey, RouteValue, UNKNOWN_NETNS, VtepValue,
+    pod_flags, route_flags,
 };
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -16,7 +16,7 @@ pub(crate) struct IpCase {
     pub(crate) src: Addr,
     pub(crate) dst: Addr,
     pub(crate) ttl: u8,
-    pub(crate) ecn: u8,
+    pub(crate) tos: u8,
     pub(crate) fragment: Fragment,
     /// IPv4's "do not fragment".
     pub(crate) df: bool,
@@ -71,6 +71,16 @@ pub(crate) struct FromPodCase {
     pub(crate) is_tagged: bool,
 }
 
+/// The UDP checksum of a tunnel packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Check {
+    None,
+    Right,
+    Wrong,
+    /// Still to be completed by a device: the sum of the pseudo header.
+    Partial,
+}
+
 /// A tunnel packet.
 #[derive(Clone, Debug)]
 pub(crate) struct TunnelCase {
@@ -80,7 +90,7 @@ pub(crate) struct TunnelCase {
     pub(crate) is_fragment: bool,
     pub(crate) has_options: bool,
     pub(crate) port: u16,
-    pub(crate) has_checksum: bool,
+    pub(crate) check: Check,
     pub(crate) flags: u32,
     pub(crate) vni: u32,
     pub(crate) inner_dst: Mac,
@@ -101,6 +111,10 @@ fn v6(text: &str) -> Addr {
 
 pub(crate) fn underlay(node: u8) -> Addr {
     v4(10, 9, 0, node)
+}
+
+pub(crate) fn underlay_v6(node: u8) -> Addr {
+    v6(&format!("fd00:9::{node:x}"))
 }
 
 fn mac(node: u8) -> Mac {
@@ -173,7 +187,7 @@ fn ip_case(usual: [[Addr; 2]; 2]) -> impl Strategy<Value = IpCase> {
         (
             (src, dst),
             weighted(64, vec![0_u8, 1, 2, 255]),
-            0_u8..4,
+            (0_u8..4, select(vec![0_u8, 0xb8])).prop_map(|(ecn, dscp)| ecn | dscp),
             (weighted(Fragment::Whole, fragments), any::<bool>()),
             prop_oneof![3 => Just(vec![]), 1 => extensions],
             weighted(0_u8, vec![1, 10]),
@@ -182,12 +196,12 @@ fn ip_case(usual: [[Addr; 2]; 2]) -> impl Strategy<Value = IpCase> {
             weighted(0_i16, vec![-2000, -1, 1, 100]),
         )
             .prop_map(
-                |((src, dst), ttl, ecn, (fragment, df), extensions, options, l4, payload, lie)| {
+                |((src, dst), ttl, tos, (fragment, df), extensions, options, l4, payload, lie)| {
                     IpCase {
                         src,
                         dst,
                         ttl,
-                        ecn,
+                        tos,
                         fragment,
                         df,
                         extensions,
@@ -244,14 +258,27 @@ pub(crate) fn from_pod_case() -> impl Strategy<Value = FromPodCase> {
 
 pub(crate) fn tunnel_case() -> impl Strategy<Value = TunnelCase> {
     let rare = || prop_oneof![12 => Just(false), 1 => Just(true)];
+    let others = |of: fn(u8) -> Addr| (of(1), of(3), of(9), of(7));
+    let endpoints = |of: fn(u8) -> Addr| {
+        let (own, third, stranger, elsewhere) = others(of);
+        (
+            weighted(of(2), vec![own, third, stranger]),
+            weighted(own, vec![elsewhere]),
+        )
+    };
+    let endpoints = prop_oneof![endpoints(underlay), endpoints(underlay_v6)];
     let outer = (
-        weighted(underlay(2), vec![underlay(1), underlay(3), underlay(9)]),
-        weighted(underlay(1), vec![underlay(7)]),
+        endpoints,
         0_u8..4,
         rare(),
         rare(),
         weighted(PORT, vec![4789]),
-        rare(),
+        select(vec![
+            Check::None,
+            Check::Right,
+            Check::Wrong,
+            Check::Partial,
+        ]),
     );
     let tunnel = (
         weighted(0x0800_0000_u32, vec![0, 0x0800_0001, 0x0c00_0000]),
@@ -264,13 +291,13 @@ pub(crate) fn tunnel_case() -> impl Strategy<Value = TunnelCase> {
         [v6("fd00:2::2"), v6("fd00:1::2")],
     ];
     (outer, tunnel, frame(usual), meta).prop_map(|(outer, tunnel, frame, meta)| TunnelCase {
-        outer_src: outer.0,
-        outer_dst: outer.1,
-        outer_ecn: outer.2,
-        is_fragment: outer.3,
-        has_options: outer.4,
-        port: outer.5,
-        has_checksum: outer.6,
+        outer_src: outer.0.0,
+        outer_dst: outer.0.1,
+        outer_ecn: outer.1,
+        is_fragment: outer.2,
+        has_options: outer.3,
+        port: outer.4,
+        check: outer.5,
         flags: tunnel.0,
         vni: tunnel.1,
         inner_dst: tunnel.2,
@@ -285,29 +312,35 @@ pub(crate) fn tunnel_case() -> impl Strategy<Value = TunnelCase> {
 pub(crate) fn world() -> impl Strategy<Value = World> {
     let pods = all_pods();
     let routes = all_routes();
-    let vteps = [2, 3]
-        .map(|node| {
-            (
-                underlay(node),
-                VtepValue {
-                    mac: OWN_VTEP,
-                    flags: 0,
-                    other: underlay(node),
-                },
-            )
-        })
-        .to_vec();
+    // Node 2 has both families, of node 3 each address counts as another node.
+    let vtep = |(key, other)| {
+        let value = VtepValue {
+            mac: OWN_VTEP,
+            flags: 0,
+            other,
+        };
+        (key, value)
+    };
+    let vteps = [
+        (underlay(2), underlay_v6(2)),
+        (underlay_v6(2), underlay(2)),
+        (underlay(3), underlay(3)),
+        (underlay_v6(3), underlay_v6(3)),
+    ]
+    .map(vtep)
+    .to_vec();
     (
         mostly(pods),
         mostly(routes),
         mostly(vteps),
         weighted(Some(MAP_ABI), vec![Some(0), Some(MAP_ABI + 1), None]),
         weighted(false, vec![true]),
+        select(vec![0, 46, COPY_DSCP]),
         (any::<bool>(), any::<bool>()),
     )
         .prop_map(
-            |(pods, routes, vteps, abi, follows, (marked, translates))| World {
-                config: abi.map(config),
+            |(pods, routes, vteps, abi, follows, dscp, (marked, translates))| World {
+                config: abi.map(|abi| config(abi, dscp)),
                 pods: pods.into_iter().map(|pod| mark(pod, marked)).collect(),
                 routes,
                 vteps,
@@ -353,11 +386,20 @@ fn all_pods() -> Vec<(Addr, PodValue)> {
     ]
 }
 
+/// In the description of a route only.
+const OVER_V6: u16 = 0x8000;
+
 fn all_routes() -> Vec<(RouteKey, RouteValue)> {
     let entry = |prefix, prefix_len, node, flags| {
+        let address = if flags & OVER_V6 == 0 {
+            underlay(node)
+        } else {
+            underlay_v6(node)
+        };
+        let flags = flags & !OVER_V6;
         let value = RouteValue {
-            underlay: underlay(node),
-            next_hop: underlay(node),
+            underlay: address,
+            next_hop: address,
             ifindex: 103,
             vni: 1,
             mac: mac(node),
@@ -371,15 +413,15 @@ fn all_routes() -> Vec<(RouteKey, RouteValue)> {
         entry(v4(10, 244, 1, 0), 120, 1, route_flags::LOCAL),
         entry(v6("fd00:1::"), 64, 1, route_flags::LOCAL),
         entry(v4(10, 244, 2, 0), 120, 2, 0),
-        entry(v6("fd00:2::"), 64, 2, 0),
-        entry(v4(10, 244, 2, 128), 121, 3, 0),
+        entry(v6("fd00:2::"), 64, 2, OVER_V6),
+        entry(v4(10, 244, 2, 128), 121, 3, OVER_V6),
         entry(v6("fd00:2:0:0:ff::"), 80, 3, 0),
         entry(v4(10, 244, 3, 0), 120, 3, route_flags::UNREACHABLE),
         entry(v6("fd00:3::"), 64, 3, route_flags::UNREACHABLE),
     ]
 }
 
-fn config(abi: u32) -> Config {
+fn config(abi: u32, dscp: u8) -> Config {
     Config {
         abi,
         vni: 1,
@@ -388,11 +430,11 @@ fn config(abi: u32) -> Config {
         uplink: 103,
         overlay: 104,
         underlay_v4: underlay(1),
-        underlay_v6: Addr::UNSPECIFIED,
+        underlay_v6: underlay_v6(1),
         overlay_v4: v4(10, 244, 1, 0),
         overlay_v6: v6("fd00:1::"),
         vtep_mac: OWN_VTEP,
-        dscp: 0,
+        dscp,
         pad: 0,
         prefix_lens_v4: [121, 120, 0, 0, 0, 0, 0, 0],
         prefix_lens_v6: [80, 64, 0, 0, 0, 0, 0, 0],

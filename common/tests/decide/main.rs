@@ -17,7 +17,8 @@ use oxlan_common::addr::Addr;
 use oxlan_common::decide::{
     self, FromOverlay, FromPod, FromUplink, HostTask, ToOverlay, TunnelKey,
 };
-use oxlan_common::packet::Front;
+use oxlan_common::packet::encap::{Carried, Encapsulation, Tunnel};
+use oxlan_common::packet::{Front, Packet as _};
 use proptest::prelude::*;
 use world::{Outcome, World};
 
@@ -35,7 +36,22 @@ fn decide_from_pod(case: &FromPodCase, world: &World) -> Outcome {
     match decide::from_pod(&packet, &front, world) {
         FromPod::Unconfigured => Outcome::Next,
         FromPod::Deliver { pod, .. } => Outcome::Pod(pod.ifindex),
-        FromPod::Encapsulate { route, ecn, .. } => Outcome::Vtep(route.underlay, ecn),
+        FromPod::Encapsulate { route, config, .. } => {
+            let Some(sum) = decide::outer_sum(&packet, &front, route) else {
+                return Outcome::Host;
+            };
+            let traffic_class = config.outer_traffic_class(front.traffic_class());
+            let tunnel = Tunnel {
+                src: *config.underlay_like(&route.underlay),
+                dst: route.underlay,
+                port: config.port,
+                vni: route.vni,
+                dst_mac: route.mac,
+                src_mac: config.vtep_mac,
+            };
+            check_encapsulation(&packet, front, &tunnel, (traffic_class, sum));
+            Outcome::Vtep(route.underlay, traffic_class)
+        }
         FromPod::ToHost(HostTask::Translate) => Outcome::Translated,
         FromPod::ToHost(_) => Outcome::Host,
         FromPod::ArpReply(arp) => Outcome::Answer(arp.target),
@@ -43,6 +59,42 @@ fn decide_from_pod(case: &FromPodCase, world: &World) -> Outcome {
         FromPod::TooBig(answer) => Outcome::TooBig(answer.source, answer.mtu),
         FromPod::Ignore => Outcome::Ignored,
         FromPod::Drop(reason) => Outcome::Dropped(reason),
+    }
+}
+
+/// The outer headers say what they should, and the checksums that they have are right.
+fn check_encapsulation(
+    packet: &SlicePacket,
+    mut front: Front,
+    tunnel: &Tunnel,
+    (traffic_class, sum): (u8, u32),
+) {
+    let difference = front.decrement_hop_limit();
+    let carried = Carried {
+        frame_len: packet.len(),
+        traffic_class,
+        hash: 7,
+        id: 9,
+        sum: sum + difference,
+    };
+    let headers = Encapsulation::new(tunnel, &front, &carried);
+    // The kernel has put the room behind the Ethernet header, in front of the inner IP header.
+    let written = &packet.bytes[14 + 12..];
+    let outer = [headers.bytes(), written].concat();
+    let inner_len = packet.bytes.len() + 16;
+    if tunnel.dst.is_v4() {
+        assert_eq!(outer.len(), 20 + inner_len);
+        assert_eq!((outer[0], outer[1]), (0x45, traffic_class));
+        assert_eq!(bytes::folded(bytes::sum(&outer[..20])), 0xffff);
+        assert_eq!(outer[26..28], [0, 0], "no UDP checksum");
+    } else {
+        assert_eq!(outer.len(), 40 + inner_len);
+        let first = u16::from_be_bytes([outer[0], outer[1]]);
+        assert_eq!(first, 0x6000 | u16::from(traffic_class) << 4);
+        assert_ne!(outer[46..48], [0, 0]);
+        let pseudo = bytes::pseudo_sum(tunnel.src, tunnel.dst, 17, inner_len);
+        let all = pseudo + bytes::sum(&outer[40..]);
+        assert_eq!(bytes::folded(all), 0xffff, "UDP checksum");
     }
 }
 
@@ -58,13 +110,21 @@ fn decide_from_uplink(case: &TunnelCase, world: &World) -> Outcome {
     let mut front = Front::empty();
     match decide::from_uplink(&packet, &mut front, world) {
         FromUplink::NotOurs => Outcome::Next,
-        FromUplink::Deliver { pod, ecn } => Outcome::Decapsulated(pod.ifindex, ecn),
+        FromUplink::Deliver { pod, ecn, outer } => {
+            assert_eq!(outer.is_v6, !case.outer_dst.is_v4());
+            assert_eq!(outer.len, if outer.is_v6 { 70 } else { 50 });
+            Outcome::Decapsulated(pod.ifindex, ecn)
+        }
         FromUplink::DeliverAggregate {
             pod,
             ecn,
+            outer,
             is_consumed,
             ..
-        } => Outcome::Aggregate(pod.ifindex, ecn, is_consumed),
+        } => {
+            assert_eq!(outer.is_v6, !case.outer_dst.is_v4());
+            Outcome::Aggregate(pod.ifindex, ecn, is_consumed)
+        }
         FromUplink::ToOverlay(_) => Outcome::Overlay,
         FromUplink::Drop(reason) => Outcome::Dropped(reason),
     }

@@ -2,10 +2,12 @@
 
 use oxlan_common::addr::Addr;
 use oxlan_common::counters::DropReason::{self, *};
-use oxlan_common::maps::{MAP_ABI, PodValue, RouteValue, pod_flags, route_flags};
+use oxlan_common::maps::{COPY_DSCP, MAP_ABI, PodValue, RouteValue, pod_flags, route_flags};
 
-use crate::bytes::{ip_len, number, told};
-use crate::describe::{Fragment, Frame, FromPodCase, IpCase, L4, TunnelCase, underlay};
+use crate::bytes::{has_udp_checksum, ip_len, number, told};
+use crate::describe::{
+    Check, Fragment, Frame, FromPodCase, IpCase, L4, TunnelCase, underlay, underlay_v6,
+};
 use crate::world::{MTU, OWN_VTEP, Outcome, PORT, World};
 
 pub(crate) fn from_pod(case: &FromPodCase, world: &World) -> Outcome {
@@ -90,7 +92,7 @@ fn ip_from_pod(case: &FromPodCase, ip: &IpCase, world: &World) -> Outcome {
             if is_last_hop || !is_reachable {
                 Outcome::Host
             } else {
-                sized(case, ip, &route)
+                sized(case, ip, &route, world)
             }
         }
         _ if is_to_tunnel_port(ip) => Outcome::Dropped(TunnelPort),
@@ -99,7 +101,7 @@ fn ip_from_pod(case: &FromPodCase, ip: &IpCase, world: &World) -> Outcome {
 }
 
 /// A packet that may go to another node, if it fits.
-fn sized(case: &FromPodCase, ip: &IpCase, route: &RouteValue) -> Outcome {
+fn sized(case: &FromPodCase, ip: &IpCase, route: &RouteValue, world: &World) -> Outcome {
     let (len, mtu) = (segment_len(ip, case.gso_size), usize::from(route.mtu));
     let is_v4 = ip.src.is_v4();
     let (own, told) = if is_v4 {
@@ -117,7 +119,7 @@ fn sized(case: &FromPodCase, ip: &IpCase, route: &RouteValue) -> Outcome {
     if len <= mtu && ip.fragment != Fragment::Whole && is_narrow {
         Outcome::Host
     } else if len <= mtu {
-        Outcome::Vtep(route.underlay, ip.ecn)
+        encapsulated(case, ip, route, world)
     } else if len <= told || is_v4 && !ip.df {
         Outcome::Host
     } else if is_icmp_error(ip) || ip.fragment == Fragment::Later {
@@ -125,6 +127,17 @@ fn sized(case: &FromPodCase, ip: &IpCase, route: &RouteValue) -> Outcome {
     } else {
         Outcome::TooBig(own, u16::try_from(told).unwrap())
     }
+}
+
+fn encapsulated(case: &FromPodCase, ip: &IpCase, route: &RouteValue, world: &World) -> Outcome {
+    if !route.underlay.is_v4() && !tells_its_sum(ip, case.gso_size) {
+        return Outcome::Host;
+    }
+    let outer = match world.config.map(|config| config.dscp) {
+        Some(dscp) if dscp != COPY_DSCP => dscp << 2 | ip.tos & 3,
+        _ => ip.tos,
+    };
+    Outcome::Vtep(route.underlay, outer)
 }
 
 fn solicitation(case: &FromPodCase, ip: &IpCase, code: u8, target: Addr, world: &World) -> Outcome {
@@ -156,7 +169,7 @@ fn answer(case: &FromPodCase, target: Addr, world: &World) -> Outcome {
 
 pub(crate) fn from_uplink(case: &TunnelCase, world: &World) -> Outcome {
     let is_ours = is_configured(world)
-        && case.outer_dst == underlay(1)
+        && [underlay(1), underlay_v6(1)].contains(&case.outer_dst)
         && case.port == PORT
         && !case.is_fragment
         && !case.has_options
@@ -168,6 +181,9 @@ pub(crate) fn from_uplink(case: &TunnelCase, world: &World) -> Outcome {
     if case.flags != 0x0800_0000 {
         return Outcome::Dropped(WrongVxlanFlags);
     }
+    if !case.outer_dst.is_v4() && case.check == Check::None {
+        return Outcome::Dropped(NoUdpChecksum);
+    }
     let inner = match inner(case, world) {
         Ok(inner) => inner,
         Err(reason) => return Outcome::Dropped(reason),
@@ -177,7 +193,12 @@ pub(crate) fn from_uplink(case: &TunnelCase, world: &World) -> Outcome {
     };
     let is_aggregate = case.gso_size > 0;
     let is_consumed = is_consumed(case, ifindex);
-    if case.has_checksum || (world.follows && !is_aggregate && !is_consumed) {
+    let is_right = match (case.check, &case.frame) {
+        (Check::None, _) => true,
+        (Check::Right, Frame::Ip(ip)) => is_aggregate || tells_its_sum(ip, 0),
+        (Check::Right | Check::Wrong | Check::Partial, _) => is_aggregate,
+    };
+    if !is_right || (world.follows && !is_aggregate && !is_consumed) {
         return Outcome::Overlay;
     }
     let mark = match (case.outer_ecn, inner_ecn) {
@@ -230,9 +251,11 @@ fn inner(case: &TunnelCase, world: &World) -> Result<Inner, DropReason> {
     if case.vni != 1 {
         return Err(WrongVni);
     }
-    if !world.vteps.iter().any(|(addr, _)| *addr == case.outer_src) {
+    let mut vteps = world.vteps.iter();
+    let Some((_, vtep)) = vteps.find(|(addr, _)| *addr == case.outer_src) else {
         return Err(UnknownVtep);
-    }
+    };
+    let sender = [case.outer_src, vtep.other];
     if case.inner_dst != OWN_VTEP {
         return Err(WrongInnerMac);
     }
@@ -243,9 +266,9 @@ fn inner(case: &TunnelCase, world: &World) -> Result<Inner, DropReason> {
         return Err(reason);
     }
     let is_its_pod = route(world, ip.src).is_some_and(|route| {
-        route.underlay == case.outer_src && route.flags & route_flags::LOCAL == 0
+        sender.contains(&route.underlay) && route.flags & route_flags::LOCAL == 0
     });
-    if ip.src != case.outer_src && !is_its_pod {
+    if !sender.contains(&ip.src) && !is_its_pod {
         return Err(ForeignInnerSource);
     }
     match pod(world, ip.dst) {
@@ -258,7 +281,7 @@ fn inner(case: &TunnelCase, world: &World) -> Result<Inner, DropReason> {
         }
         Some(pod) if is_translated(ip, pod, world) => Ok(Inner::Translator),
         Some(_) if ip.ttl < 2 => Ok(Inner::Host),
-        Some(pod) => Ok(Inner::Pod(pod.ifindex, ip.ecn)),
+        Some(pod) => Ok(Inner::Pod(pod.ifindex, ip.tos & 3)),
         None => match route(world, ip.dst) {
             Some(route) if route.flags & route_flags::LOCAL != 0 => Ok(Inner::Host),
             _ => Err(NotOurPod),
@@ -345,6 +368,24 @@ fn is_group(addr: Addr) -> bool {
 
 fn is_to_tunnel_port(ip: &IpCase) -> bool {
     ip.fragment != Fragment::Later && ip.l4 == L4::Udp { dst_port: PORT }
+}
+
+/// Whether headers alone tell the sum over the packet.
+fn tells_its_sum(ip: &IpCase, gso_size: u32) -> bool {
+    let is_whole = ip.fragment == Fragment::Whole && ip.lie == 0 && gso_size == 0;
+    let is_plain = if ip.src.is_v4() {
+        ip.options == 0
+    } else {
+        ip.extensions.is_empty()
+    };
+    let has_checksum = match ip.l4 {
+        L4::Udp { .. } => has_udp_checksum(ip),
+        L4::Tcp { .. } => true,
+        L4::Icmp6 { .. } => !ip.src.is_v4(),
+        L4::Icmp4 { .. } => ip.src.is_v4(),
+        L4::Other => false,
+    };
+    is_whole && is_plain && has_checksum
 }
 
 /// What is wrong with the IP packet itself.

@@ -20,6 +20,7 @@ mod odd_headers;
 mod offloads;
 mod order;
 mod outside;
+mod over_ipv6;
 mod packet_shapes;
 mod reach;
 mod refusals;

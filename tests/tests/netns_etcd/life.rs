@@ -226,7 +226,7 @@ fn a_flannel_node_is_a_peer() {
             .context("no lease")?
             .to_owned();
         let theirs = key("10.244.2.0-24");
-        let text = value(plain.number, &plain.vtep_mac);
+        let text = value(plain.number, &plain.vtep_macs[0]);
         site.etcd.ctl(&["put", "--lease", &lease, &theirs, &text])?;
         let node = site.start(0)?;
         ensure!(own(node)? == ["10.244.1.0/24"], "{:?}", own(node)?);

@@ -76,8 +76,8 @@ fn what_the_overlay_device_gets() {
             ttl: 1,
             ..ip.clone()
         };
-        let mut checksum = Tunnel::around(inner(&ip)).frame();
-        checksum[40] = 1;
+        let mut wrong = Tunnel::around(inner(&ip)).frame();
+        wrong[40] = 1;
         world.check_all(&[
             row(
                 "for the host",
@@ -90,7 +90,7 @@ fn what_the_overlay_device_gets() {
                 aside,
             ),
             row("ends here", &Tunnel::around(inner(&last_hop)), aside),
-            Case::new("with a checksum", HOOK, checksum, aside),
+            Case::new("with a wrong checksum", HOOK, wrong, aside),
         ]);
     }
 }
@@ -143,8 +143,12 @@ fn what_is_not_ours() {
     for_others[..6].copy_from_slice(&OTHER_MAC.bytes);
     let tagged = ethernet(UPLINK_MAC, OTHER_MAC, [0x81, 0], &ours.frame()[10..]);
     let short = ethernet(UPLINK_MAC, OTHER_MAC, [8, 6], &[0; 20]);
-    let v6 = Ip::new("fd00:9::2", "fd00:9::1", UDP);
-    let v6 = v6.frame(UPLINK_MAC, OTHER_MAC, &udp(1, DEFAULT_PORT, &[0; 60]));
+    let v6 = |dst, protocol, payload: &[u8]| {
+        let ip = Ip::new("fd00:9::2", dst, protocol);
+        ip.frame(UPLINK_MAC, OTHER_MAC, payload)
+    };
+    let to_port = udp(1, DEFAULT_PORT, &[0; 60]);
+    let extended = [&[UDP, 0, 1, 4, 0, 0, 0, 0][..], &to_port].concat();
     for (name, packet) in [
         ("another port", with(&|t| t.port = 4789)),
         ("another address", with(&|t| t.outer.dst = addr("10.9.0.7"))),
@@ -155,8 +159,19 @@ fn what_is_not_ours() {
         ("another MAC", for_others),
         ("a VLAN", tagged),
         ("too short", short),
-        ("IPv6", v6),
+        ("another IPv6 address", v6("fd00:9::7", UDP, &to_port)),
+        ("an IPv6 extension header", v6("fd00:9::1", 60, &extended)),
+        ("an IPv6 fragment", v6("fd00:9::1", 44, &extended)),
+        ("an IPv4 address in IPv6", v4_mapped()),
     ] {
         world.check(&Case::new(name, HOOK, packet, Outcome::NotOurs));
     }
+}
+
+/// VXLAN over IPv6 from `::ffff:10.9.0.2`, which must not pass for the node 10.9.0.2.
+fn v4_mapped() -> Vec<u8> {
+    let ip = Ip::new("fd00:9::2", "fd00:9::1", UDP);
+    let mut frame = ip.frame(UPLINK_MAC, OTHER_MAC, &udp(1, DEFAULT_PORT, &[0; 60]));
+    frame[22..38].copy_from_slice(&addr("10.9.0.2").bytes);
+    frame
 }

@@ -14,6 +14,7 @@ mod from_uplink;
 mod from_uplink_refused;
 mod neighbours;
 mod objects;
+mod over_ipv6;
 mod refused;
 mod to_overlay;
 mod too_big;

@@ -1,7 +1,8 @@
 //! A node as the programs see it: devices in a namespace of the test's own, and filled maps.
 //!
 //! Pod A (10.244.1.2, fd00:1::2) and pod B (.3, ::3) are here, 10.244.2.0/24 and fd00:2::/64 are on
-//! another node, 10.244.3.0/24 is on a node that cannot be reached.
+//! another node, 10.244.3.0/24 is on a node that cannot be reached, and 10.244.4.0/24 and fd00:4::/64
+//! are behind an IPv6 underlay.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -185,16 +186,20 @@ impl World {
         }
         self.route("10.244.1.0", 24, "fd00:1::", 1, route_flags::LOCAL);
         self.route("10.244.2.0", 24, "fd00:2::", 2, 0);
+        let over_v6 = addr("fd00:9::3");
+        self.route_over(over_v6, "10.244.4.0", 24, "fd00:4::", 3, 0);
         self.route("10.244.3.0", 24, "fd00:3::", 3, route_flags::UNREACHABLE);
         // Within the prefix above, to see that the longer one wins.
         self.route("10.244.2.128", 28, "fd00:2:0:0:ff::", 3, 0);
         for node in [2, 3] {
-            let key = addr(&format!("10.9.0.{node}"));
-            let vtep = VtepValue {
+            let [v4, v6] = [format!("10.9.0.{node}"), format!("fd00:9::{node}")].map(|a| addr(&a));
+            let vtep = |other| VtepValue {
                 mac: VTEP[node],
                 flags: 0,
-                other: key,
+                other,
             };
+            self.datapath.vteps().set(&v6, &vtep(v4)).expect("a VTEP");
+            let (key, vtep) = (v4, vtep(v6));
             self.datapath.vteps().set(&key, &vtep).expect("a VTEP");
         }
         self.datapath
@@ -204,6 +209,10 @@ impl World {
 
     fn route(&self, v4: &str, v4_len: u32, v6: &str, node: usize, flags: u16) {
         let underlay = addr(&format!("10.9.0.{node}"));
+        self.route_over(underlay, v4, v4_len, v6, node, flags);
+    }
+
+    fn route_over(&self, underlay: Addr, v4: &str, v4_len: u32, v6: &str, node: usize, flags: u16) {
         let value = RouteValue {
             underlay,
             next_hop: underlay,
@@ -240,7 +249,7 @@ pub(crate) fn config() -> Config {
         uplink: UPLINK,
         overlay: OVERLAY,
         underlay_v4: addr("10.9.0.1"),
-        underlay_v6: Addr::UNSPECIFIED,
+        underlay_v6: addr("fd00:9::1"),
         overlay_v4: addr("10.244.1.0"),
         overlay_v6: addr("fd00:1::"),
         vtep_mac: VTEP[1],

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::cluster::problem::{self, Problems};
-use crate::cluster::{Mode, Network, Problem};
+use crate::cluster::{Dscp, Mode, Network, Problem};
 
 pub use backend::Backend;
 use fields::Fields;
@@ -108,6 +108,7 @@ impl NetConf {
             pod_cidrs: self.pod_cidrs(),
             vni: self.backend.vni,
             port: self.backend.port,
+            dscp: Dscp::default(),
             mode: if self.backend.direct_routing {
                 Mode::Auto
             } else {

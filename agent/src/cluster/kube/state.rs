@@ -106,6 +106,7 @@ impl NetworkRecord {
             pod_cidrs: self.pod_cidrs.clone(),
             vni: Vni::new(self.vni).map_err(|e| StateError::Wrong(e.to_string()))?,
             port: self.port,
+            dscp: crate::cluster::Dscp::default(),
             mode: mode.map_err(|_| StateError::Wrong(format!("mode {:?}", self.mode)))?,
         })
     }

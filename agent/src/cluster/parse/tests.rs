@@ -52,6 +52,54 @@ fn a_good_file_is_read_in_full() {
 }
 
 #[test]
+fn dscp_is_a_number_or_copied() {
+    let dscp = |line: &str| {
+        let text = GOOD.replacen("vni = 7", &format!("vni = 7\n{line}"), 1);
+        parse(&text, "node-a").unwrap().network.dscp
+    };
+    assert_eq!(dscp(""), Dscp::Fixed(0));
+    assert_eq!(dscp("dscp = 46"), Dscp::Fixed(46));
+    assert_eq!(dscp("dscp = 63"), Dscp::Fixed(63));
+    assert_eq!(dscp("dscp = \"copy\""), Dscp::Copy);
+    for value in ["64", "-1", "\"ef\"", "1.5"] {
+        wrong(
+            "vni = 7",
+            &format!("vni = 7\ndscp = {value}"),
+            &format!("network dscp = {value}: a whole number from 0 to 63 or \"copy\" is wanted"),
+        );
+    }
+}
+
+#[test]
+fn a_node_may_have_a_mac_for_each_underlay_address() {
+    let both = "underlay = [\"fd00:50::2\", \"192.168.50.2\"]";
+    let macs = "[\"02:0a:00:00:00:06\", \"02:0a:00:00:00:04\"]";
+    let text = GOOD.replacen("underlay = \"192.168.50.2\"", both, 1);
+    let text = text.replacen("\"02:0a:00:00:00:02\"", macs, 1);
+    let b = parse(&text, "node-a").unwrap().nodes.remove(1);
+    let pairs = b.vteps.iter().map(|v| format!("{} {}", v.underlay, v.mac));
+    let wanted = [
+        "192.168.50.2 02:0a:00:00:00:04",
+        "fd00:50::2 02:0a:00:00:00:06",
+    ];
+    assert_eq!(pairs.collect::<Vec<_>>(), wanted);
+    let Err(ParseError::Invalid(own)) = parse(&text, "node-b") else {
+        panic!("an overlay device has one MAC");
+    };
+    assert!(
+        own[0]
+            .to_string()
+            .contains("one overlay device has one MAC"),
+        "{own:?}"
+    );
+    wrong(
+        "\"02:0a:00:00:00:02\"",
+        macs,
+        "a list with one for each underlay address",
+    );
+}
+
+#[test]
 fn a_node_may_have_an_underlay_address_of_each_family() {
     let both = "[\"fd00:50::1\", \"192.168.50.1\"]";
     let text = GOOD.replacen("\"192.168.50.1\"", both, 1);
@@ -101,7 +149,7 @@ fn each_wrong_field_names_value_and_remedy() {
     wrong(
         "port = 4789",
         "ports = 1",
-        "network ports: there is no such field; known are pod_cidrs, vni, port, mode",
+        "network ports: there is no such field; known are pod_cidrs, vni, port, dscp, mode",
     );
     wrong(
         "10.244.1.0/24",

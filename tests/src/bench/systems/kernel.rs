@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use super::cable::{Cable, MTU, POD_MTU};
 use super::{Path, System};
+use crate::cluster::Shape;
 use crate::flannel::PlainNode;
 use crate::netns::Netns;
 use crate::underlay::node_v4;
@@ -36,10 +37,16 @@ fn joined(system: System) -> Result<(Cable, Path)> {
 pub(super) fn flannel() -> Result<(Cable, Path, Path)> {
     let cable = Cable::create(MTU)?;
     let [first, second] = &cable.nodes;
-    let node = |number, netns: &Netns| PlainNode::create(&cable.scope, number, netns.clone(), MTU);
+    let shape = Shape {
+        v6: false,
+        mtu: MTU,
+        ..Shape::nodes(0)
+    };
+    let node =
+        |number, netns: &Netns| PlainNode::create(&cable.scope, number, netns.clone(), shape);
     let (first, second) = (node(1, first)?, node(2, second)?);
-    first.add_peer(2, &second.vtep_mac)?;
-    second.add_peer(1, &first.vtep_mac)?;
+    first.add_peer(2, &second.vtep_macs)?;
+    second.add_peer(1, &first.vtep_macs)?;
     let client = first.add_pod(10)?.0;
     let path = |system, (server, address): (Netns, Ipv4Addr)| Path {
         system,

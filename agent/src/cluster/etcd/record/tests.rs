@@ -1,7 +1,7 @@
 //! Keys and values as Flannel writes them, and what else may stand there.
 
 use super::*;
-use crate::cluster::Mode;
+use crate::cluster::{Dscp, Mode};
 
 const VALUE: &str = r#"{"PublicIP":"192.168.50.2","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:0a:00:00:00:02"}}"#;
 
@@ -10,6 +10,7 @@ fn network() -> Network {
         pod_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
         vni: Vni::DEFAULT,
         port: 8472,
+        dscp: Dscp::default(),
         mode: Mode::Vxlan,
     }
 }

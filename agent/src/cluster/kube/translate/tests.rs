@@ -35,6 +35,7 @@ fn network() -> Network {
         pod_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
         vni: Vni::DEFAULT,
         port: 8472,
+        dscp: crate::cluster::Dscp::default(),
         mode: Mode::Vxlan,
     }
 }
