@@ -66,6 +66,10 @@ outcomes! {
         Translated = 14, "translated";
         /// Larger than fits towards its destination: the pod was told by ICMP what fits.
         TooBig = 12, "too-big";
+        /// Sent to another node as it was, without encapsulation.
+        ToPeer = 10, "to-peer";
+        /// Received as it left a pod of another node, without encapsulation, and delivered to a pod of this node.
+        FromPeer = 11, "from-peer";
     }
 }
 
@@ -100,7 +104,7 @@ outcomes! {
         NotOurPod = 13, "not-our-pod";
         /// A packet arrived on the overlay device without tunnel metadata.
         NoTunnelMetadata = 14, "no-tunnel-metadata";
-        /// The host sent a packet into the overlay for an address that belongs to no node.
+        /// The host sent a packet into the overlay for an address that belongs to no node, or to one that nothing is encapsulated for and no route leads to.
         NoRoute = 15, "no-route";
         /// A pod sent a frame that is neither IPv4, IPv6 nor ARP.
         UnsupportedProtocol = 16, "unsupported-protocol";

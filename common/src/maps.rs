@@ -125,7 +125,7 @@ pub struct RouteKey {
 pub struct RouteValue {
     /// Underlay address of the node that owns the prefix.
     pub underlay: Addr,
-    /// Where the encapsulated packet goes next on the underlay: `underlay` itself, or a gateway.
+    /// Where the packet, encapsulated or not, goes next: `underlay` itself, or a gateway.
     pub next_hop: Addr,
     /// Interface index of the device towards the next hop.
     pub ifindex: u32,
@@ -145,12 +145,10 @@ pub struct RouteValue {
 pub mod route_flags {
     /// The node's own pod CIDR: nothing is encapsulated, unknown addresses are unreachable.
     pub const LOCAL: u16 = 1;
-    /// The kernel has no route to the VTEP now: the packet is left to the host's stack.
+    /// The kernel has no route there now: the packet is left to the host's stack.
     pub const UNREACHABLE: u16 = 2;
-    /// The node is reached without encapsulation.
+    /// Packets go to the next hop as they are, and are taken as they are from there.
     pub const DIRECT: u16 = 4;
-    /// The next hop is asked of the kernel for each packet.
-    pub const FIB: u16 = 8;
 }
 
 /// Value of `VTEPS`, keyed by the node's underlay [`Addr`].
@@ -193,8 +191,8 @@ pub struct Config {
     pub vtep_mac: Mac,
     /// DSCP of outer packets, 0 to 63 (RFC 2474), or [`COPY_DSCP`].
     pub dscp: u8,
-    /// Explicit padding.
-    pub pad: u8,
+    /// Bits of [`config_flags`].
+    pub flags: u8,
     /// Distinct prefix lengths of the IPv4 entries of `ROUTES` in 128-bit form, longest first, 0 ends the list.
     pub prefix_lens_v4: [u8; MAX_PREFIX_LENGTHS],
     /// The same for the IPv6 entries.
@@ -213,6 +211,12 @@ pub struct XdpUplink {
     pub mac: Mac,
     /// Explicit padding.
     pub pad: [u8; 2],
+}
+
+/// Bits of [`Config::flags`].
+pub mod config_flags {
+    /// Entries of `ROUTES` may be [`DIRECT`](super::route_flags::DIRECT), so pods' packets may come in as they are.
+    pub const DIRECT: u8 = 1;
 }
 
 /// [`Config::dscp`] that means "the inner packet's".

@@ -192,6 +192,24 @@ pub(crate) fn encapsulate(
     to_neighbour(route.ifindex, &route.next_hop)
 }
 
+/// Sends the packet as it is to the next hop towards another node.
+#[inline(always)]
+pub(crate) fn route(skb: &mut Skb, front: &mut Front, route: &RouteValue) -> i32 {
+    let difference = front.decrement_hop_limit();
+    if skb.write(0, front.frame::<FORWARDED>()).is_err() {
+        return drop(skb, DropReason::HelperFailed);
+    }
+    skb.adjust_sum(difference);
+    send_on(skb, route)
+}
+
+/// The same for a packet that the host's stack has routed already.
+#[inline(always)]
+pub(crate) fn send_on(skb: &Skb, route: &RouteValue) -> i32 {
+    count(Verdict::ToPeer, skb.len());
+    to_neighbour(route.ifindex, &route.next_hop)
+}
+
 /// Lets the overlay device encapsulate a packet of the host's to a VTEP.
 #[inline(always)]
 pub(crate) fn hand_to_vtep(

@@ -19,7 +19,7 @@ use aya_ebpf::macros::{classifier, fexit, xdp};
 use aya_ebpf::programs::{FExitContext, TcContext, XdpContext};
 use oxlan_common::counters::{DropReason, Verdict};
 use oxlan_common::decide::{
-    self, Aside, FromOverlay, FromPod, FromUplink, ToOverlay, ToPod, XdpUplink,
+    self, Aside, FromOverlay, FromPeer, FromPod, FromUplink, ToOverlay, ToPod, XdpUplink,
 };
 use oxlan_common::packet::Front;
 
@@ -37,8 +37,9 @@ fn from_pod(ctx: TcContext) -> i32 {
         return actions::drop(skb, DropReason::Truncated);
     }
     let decision = decide::from_pod(skb, front, &Maps);
-    if let FromPod::Deliver { opens: true, .. } | FromPod::Encapsulate { opens: true, .. } =
-        decision
+    if let FromPod::Deliver { opens: true, .. }
+    | FromPod::Encapsulate { opens: true, .. }
+    | FromPod::Route { opens: true, .. } = decision
     {
         actions::forget_former_flow(skb, front);
     }
@@ -48,6 +49,7 @@ fn from_pod(ctx: TcContext) -> i32 {
         FromPod::Encapsulate { route, config, .. } => {
             actions::encapsulate(skb, front, route, config)
         }
+        FromPod::Route { route, .. } => actions::route(skb, front, route),
         FromPod::ToHost(task) => actions::to_host(skb, task),
         FromPod::ArpReply(arp) => actions::arp_reply(skb, front, &arp),
         FromPod::NdReply(target) => actions::nd_reply(skb, front, &target),
@@ -63,7 +65,7 @@ fn from_uplink(ctx: TcContext) -> i32 {
     let skb = &mut Skb::new(ctx);
     let front = &mut Front::empty();
     match decide::from_uplink(skb, front, &Maps) {
-        FromUplink::NotOurs => PASS,
+        FromUplink::NotOurs => from_peer(skb, front),
         FromUplink::Deliver { pod, ecn, outer } => {
             actions::decapsulate(skb, front, pod, ecn, outer)
         }
@@ -103,6 +105,16 @@ fn xdp_uplink(ctx: XdpContext) -> u32 {
     }
 }
 
+/// What is left when it is no VXLAN.
+#[inline(always)]
+fn from_peer(skb: &mut Skb, front: &mut Front) -> i32 {
+    match decide::from_peer(skb, front, &Maps) {
+        FromPeer::NotOurs => PASS,
+        FromPeer::Deliver { pod } => actions::deliver(skb, front, pod, Verdict::FromPeer),
+        FromPeer::ToHost(task) => actions::to_host(skb, task),
+    }
+}
+
 /// TC ingress on the overlay device.
 #[classifier]
 fn from_overlay(ctx: TcContext) -> i32 {
@@ -139,6 +151,12 @@ fn to_overlay(ctx: TcContext) -> i32 {
                 actions::remember_flow(skb, front);
             }
             actions::hand_to_vtep(skb, front, route, config)
+        }
+        ToOverlay::Route { route, remember } => {
+            if remember {
+                actions::remember_flow(skb, front);
+            }
+            actions::send_on(skb, route)
         }
         ToOverlay::Ignore => actions::ignore(skb),
         ToOverlay::Drop(reason) => actions::drop(skb, reason),

@@ -241,6 +241,16 @@ impl Cluster {
         text
     }
 
+    /// Writes the cluster file with another mode of the network.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written.
+    pub fn set_mode(&self, mode: &str) -> Result<()> {
+        let table = format!("[network]\nmode = \"{mode}\"\n");
+        self.write_file(&self.file_text().replacen("[network]\n", &table, 1))
+    }
+
     /// Leaves everything running when this value is dropped; [`crate::scope::remove`] ends it.
     pub fn keep(&mut self) {
         self.nodes.iter().for_each(Node::release_agent);

@@ -139,6 +139,20 @@ impl PlainNode {
         ])
     }
 
+    /// Adds what Flannel adds for a peer on the same link with `DirectRouting` or `host-gw`: a route.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses it.
+    pub fn route_to(&self, number: u8) -> Result<()> {
+        let gateway = node_v4(number);
+        self.netns
+            .run(&format!(
+                "ip route replace 10.244.{number}.0/24 via {gateway} dev {UPLINK}"
+            ))
+            .map(drop)
+    }
+
     /// Adds a node with an agent as a peer, with the MAC that its agent tells.
     ///
     /// # Errors

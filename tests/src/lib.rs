@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod bench;
 pub mod binaries;
+pub mod bird;
 pub mod capture;
 pub mod cluster;
 pub mod cni;

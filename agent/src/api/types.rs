@@ -65,6 +65,9 @@ pub struct Status {
     /// DSCP of the packets between nodes: `0` to `63`, or `copy` for the inner packet's.
     #[serde(default)]
     pub dscp: String,
+    /// How packets get to the pods of other nodes: `vxlan`, `direct` or `auto`.
+    #[serde(default)]
+    pub mode: String,
     /// Prefixes that this node's pods come from.
     pub pod_cidrs: Vec<IpNet>,
     /// MTU of the pods, bytes.
@@ -148,8 +151,12 @@ pub struct NodeRow {
     pub vteps: Vec<VtepRow>,
     /// Prefixes of its pods.
     pub pod_cidrs: Vec<IpNet>,
-    /// Whether the kernel has a route to each underlay address that its pods are reached by.
+    /// Whether the kernel has a route to each underlay address that its pods are reached by; with
+    /// `direct`, to each of its pod CIDRs.
     pub reachable: bool,
+    /// Whether its pods are reached without encapsulation.
+    #[serde(default)]
+    pub direct: bool,
 }
 
 /// A VXLAN tunnel end point of a node.
@@ -175,7 +182,7 @@ pub struct RouteRow {
     pub local: bool,
     /// Underlay address of the VTEP.
     pub underlay: IpAddr,
-    /// Where encapsulated packets go next: the VTEP itself, or a gateway.
+    /// Where packets go next: the node itself, or a gateway.
     pub next_hop: IpAddr,
     /// Device towards the next hop.
     pub device: String,
@@ -186,8 +193,11 @@ pub struct RouteRow {
     pub mtu: u16,
     /// MAC of the VTEP.
     pub vtep_mac: String,
-    /// Whether the kernel has a route to the VTEP.
+    /// Whether the kernel has a route to the VTEP; with `direct`, to the prefix.
     pub reachable: bool,
+    /// Whether nothing is encapsulated.
+    #[serde(default)]
+    pub direct: bool,
 }
 
 /// Packets with one outcome.

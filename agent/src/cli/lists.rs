@@ -93,7 +93,7 @@ impl Row for NodeRow {
             column(|v| v.path_mtu.map_or_else(|| "-".into(), |mtu| mtu.to_string())),
             joined(&self.pod_cidrs, "\n"),
             column(|v| v.mac.clone()),
-            state(self.own, self.reachable).into(),
+            state(self.own, self.reachable, self.direct).into(),
         ]
     }
 }
@@ -121,16 +121,17 @@ impl Row for RouteRow {
                 self.mtu.to_string()
             },
             self.vni.to_string(),
-            state(self.local, self.reachable).into(),
+            state(self.local, self.reachable, self.direct).into(),
         ]
     }
 }
 
-fn state(own: bool, reachable: bool) -> &'static str {
-    match (own, reachable) {
-        (true, _) => "this node",
-        (false, true) => "reachable",
-        (false, false) => "no route",
+fn state(own: bool, reachable: bool, direct: bool) -> &'static str {
+    match (own, reachable, direct) {
+        (true, _, _) => "this node",
+        (false, true, false) => "reachable",
+        (false, true, true) => "direct",
+        (false, false, _) => "no route",
     }
 }
 
@@ -186,6 +187,7 @@ mod tests {
             vni: 1,
             vtep_mac: "0e:00:c0:a8:32:01".into(),
             reachable: true,
+            direct: false,
         };
         let text = render(&[route]);
         assert!(

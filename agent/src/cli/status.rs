@@ -24,8 +24,8 @@ fn render(status: &Status) -> String {
         output::duration(status.uptime)
     );
     let wire = format!(
-        "VXLAN, VNI {}, UDP port {}, DSCP {}",
-        status.vni, status.port, status.dscp
+        "mode {}; VXLAN with VNI {}, UDP port {}, DSCP {}",
+        status.mode, status.vni, status.port, status.dscp
     );
     let cluster = format!(
         "{} nodes from {}, pods in {}",

@@ -228,11 +228,12 @@ impl Interest {
         let Some(to) = destination(route) else {
             return Changes::default();
         };
-        let inside = |n: &IpNet| n.contains(&to) || to.contains(n);
+        let overlaps = |n: &IpNet| n.contains(&to) || to.contains(n);
+        // A default route displaces nothing of ours, and leads to no pods.
+        let of_pods = to.prefix_len() > 0 && self.networks.iter().any(overlaps);
         Changes {
-            // A default route displaces nothing of ours.
-            host: ours || (to.prefix_len() > 0 && self.networks.iter().any(inside)),
-            paths: !ours && self.has_peer_in(&to),
+            host: ours || of_pods,
+            paths: !ours && (of_pods || self.has_peer_in(&to)),
             ..Changes::default()
         }
     }
@@ -332,8 +333,9 @@ mod tests {
     #[test]
     fn routes_matter_when_they_are_ours_or_lead_to_peers_or_hide_pods() {
         route("10.244.0.0/16", ROUTE_PROTOCOL, true, false);
-        route("10.244.1.5/32", 4, true, false);
-        route("10.0.0.0/8", 4, true, false);
+        route("10.244.1.5/32", 4, true, true);
+        route("10.244.2.0/24", 12, true, true);
+        route("10.0.0.0/8", 4, true, true);
         route("192.168.50.0/24", 2, false, true);
         route("192.168.51.9/32", 4, false, true);
         route("192.168.50.3/32", 4, false, false);

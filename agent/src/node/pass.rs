@@ -17,7 +17,7 @@ use super::xdp::Xdp;
 use super::{NodeError, Options, memory, uplink, ways};
 use crate::api::types::{Device as DeviceRow, Health};
 use crate::cluster::flannel::SubnetEnv;
-use crate::cluster::{ClusterConfig, ClusterError, NodeSpec};
+use crate::cluster::{ClusterConfig, ClusterError, Mode, NodeSpec};
 use crate::datapath::Datapath;
 use crate::host::device::{self, Device};
 use crate::host::layer3;
@@ -28,7 +28,7 @@ use crate::host::sysctl::{self, Originals};
 use crate::host::watch::{Interest, SharedInterest};
 use crate::pods::{DesiredPod, NodeFacts, Pods};
 use crate::reconcile::desire::{self, Facts, OVERLAY, Uplink};
-use crate::reconcile::ways::Ways;
+use crate::reconcile::ways::{Way, Ways};
 use crate::reconcile::{filters, host, tables};
 
 /// A pod may end while the node is set up; what is really wrong is wrong every time.
@@ -242,6 +242,7 @@ impl Reconciler {
             report.problems.clone_from(&self.seen.problems);
             report.health = self.seen.health.clone();
         }
+        report_unrouted(&facts, report);
         self.nftables(dirty, report);
         self.overlay = link::find(&mut self.rtnl, OVERLAY).ok().flatten();
         let Some(overlay) = self.overlay else {
@@ -413,6 +414,34 @@ impl Reconciler {
             memory::give_back();
         }
     }
+}
+
+/// Where nothing is encapsulated, somebody else has to see to the routes.
+fn report_unrouted(facts: &Facts<'_>, report: &mut Report) {
+    const SHOWN: usize = 3;
+    if facts.cluster.network.mode != Mode::Direct {
+        return;
+    }
+    let unrouted: Vec<String> = facts
+        .others()
+        .flat_map(|node| node.pod_cidrs.iter().map(move |prefix| (node, prefix)))
+        .filter(|(node, prefix)| facts.way(node, prefix) == Way::Nowhere)
+        .map(|(node, prefix)| format!("{prefix} of {}", node.name))
+        .collect();
+    let Some(first) = unrouted
+        .get(..SHOWN.min(unrouted.len()))
+        .filter(|f| !f.is_empty())
+    else {
+        return;
+    };
+    let more = match unrouted.len() - first.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    report.problem(format!(
+        "no route leads to the pods in {}{more}: the network's mode is \"direct\", so a routing daemon or an administrator has to make a route with a gateway for each pod CIDR",
+        first.join(", ")
+    ));
 }
 
 /// A node that gets another pod CIDR keeps its pods, but the other nodes no longer know them.

@@ -1,7 +1,7 @@
 //! What the API shows of the running agent.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
@@ -9,13 +9,14 @@ use std::time::Instant;
 use ipnet::IpNet;
 use nix::net::if_::if_indextoname;
 use oxlan_common::addr::Addr;
-use oxlan_common::maps::{Counter, route_flags};
+use oxlan_common::maps::{Counter, RouteKey, route_flags};
 
 use crate::api::types::{Device, Health, NodeRow, RouteRow, Status, VtepRow, Xdp};
 use crate::api::{NodeFault, NodeView};
 use crate::cluster::{ClusterConfig, NodeSpec, Vtep};
 use crate::datapath::{AttachMode, Datapath};
 use crate::host::preflight;
+use crate::reconcile::desire;
 use crate::reconcile::tables::prefix_in_words;
 use crate::reconcile::ways::Ways;
 
@@ -79,6 +80,7 @@ impl NodeView for State {
             vni: network.vni.get(),
             port: network.port,
             dscp: network.dscp.to_string(),
+            mode: network.mode.to_string(),
             pod_cidrs: own.map(|n| n.pod_cidrs.clone()).unwrap_or_default(),
             pod_mtu: view.pod_mtu,
             pods: 0,
@@ -100,12 +102,13 @@ impl NodeView for State {
 
     fn nodes(&self) -> Vec<NodeRow> {
         let view = self.view();
-        let own = view.cluster.node(&self.node);
-        let has_path = |to: IpAddr| view.ways.to_node(to).is_some();
-        let reachable = |n: &NodeSpec| {
-            let vtep = |pods| own.and_then(|own| n.vtep(own, pods));
-            let mut vteps = n.pod_cidrs.iter().map(vtep);
-            vteps.all(|vtep| vtep.is_some_and(|v| has_path(v.underlay)))
+        // What the programs know, so that nobody has to compare two lists.
+        let routes = self.datapath.routes().entries().unwrap_or_default();
+        let routes: HashMap<RouteKey, u16> =
+            routes.into_iter().map(|(k, v)| (k, v.flags)).collect();
+        let all = |n: &NodeSpec, test: fn(u16) -> bool| {
+            let flags = |p| routes.get(&desire::route_key(p)).copied();
+            n.pod_cidrs.iter().map(flags).all(|f| f.is_some_and(test))
         };
         let row = |n: &NodeSpec| NodeRow {
             name: n.name.clone(),
@@ -114,7 +117,8 @@ impl NodeView for State {
             vtep_mac: n.vtep_mac().to_string(),
             vteps: vtep_rows(n, &view.ways),
             pod_cidrs: n.pod_cidrs.clone(),
-            reachable: n.name == self.node || reachable(n),
+            reachable: n.name == self.node || all(n, |flags| flags & route_flags::UNREACHABLE == 0),
+            direct: n.name != self.node && all(n, |flags| flags & route_flags::DIRECT != 0),
         };
         view.cluster.nodes.iter().map(row).collect()
     }
@@ -144,6 +148,7 @@ impl NodeView for State {
                 mtu: value.mtu,
                 vtep_mac: value.mac.to_string(),
                 reachable: value.flags & route_flags::UNREACHABLE == 0,
+                direct: value.flags & route_flags::DIRECT != 0,
             });
         }
         rows.sort_by_key(|row| row.prefix);

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use oxlan_common::addr::{Addr, Mac, V4_PREFIX_BITS};
 use oxlan_common::maps::{
     COPY_DSCP, Config, MAP_ABI, MAX_PREFIX_LENGTHS, MAX_XDP_UPLINKS, PodValue, RouteKey,
-    RouteValue, UNKNOWN_NETNS, VtepValue, XdpUplink, pod_flags, route_flags,
+    RouteValue, UNKNOWN_NETNS, VtepValue, XdpUplink, config_flags, pod_flags, route_flags,
 };
 use oxlan_common::wire::{MIN_MTU_V6, OVERHEAD_V4, OVERHEAD_V6};
 
@@ -260,7 +260,7 @@ fn sysctls(facts: &Facts<'_>) -> Vec<Sysctl> {
 
 impl<'a> Facts<'a> {
     /// All nodes but the own one.
-    fn others(&self) -> impl Iterator<Item = &'a NodeSpec> + use<'a> {
+    pub fn others(&self) -> impl Iterator<Item = &'a NodeSpec> + use<'a> {
         let own = &self.own.name;
         self.cluster.nodes.iter().filter(move |n| n.name != *own)
     }
@@ -359,14 +359,32 @@ fn route_value(
     }
     let way = facts.way(node, prefix);
     match way {
-        Way::Nowhere => nowhere,
-        Way::Tunnel(_, path) | Way::Direct(path) => RouteValue {
+        Way::Nowhere => RouteValue {
+            flags: nowhere.flags | unrouted(facts.cluster.network.mode),
+            ..nowhere
+        },
+        Way::Tunnel(_, path) => RouteValue {
             next_hop: path.hop.address.into(),
             ifindex: path.hop.ifindex,
             flags: 0,
             mtu: way.mtu().unwrap_or(facts.mtu),
             ..nowhere
         },
+        Way::Direct(path) => RouteValue {
+            next_hop: path.hop.address.into(),
+            ifindex: path.hop.ifindex,
+            flags: route_flags::DIRECT,
+            mtu: way.mtu().unwrap_or(facts.mtu),
+            ..nowhere
+        },
+    }
+}
+
+/// How an entry without a way says that nothing is encapsulated.
+const fn unrouted(mode: Mode) -> u16 {
+    match mode {
+        Mode::Direct => route_flags::DIRECT,
+        Mode::Vxlan | Mode::Auto => 0,
     }
 }
 
@@ -395,10 +413,13 @@ fn config(facts: &Facts<'_>, overlay_ifindex: u32) -> Config {
             Dscp::Fixed(dscp) => dscp,
             Dscp::Copy => COPY_DSCP,
         },
+        flags: match facts.cluster.network.mode {
+            Mode::Vxlan => 0,
+            Mode::Direct | Mode::Auto => config_flags::DIRECT,
+        },
         prefix_lens_v4: prefix_lengths(facts.cluster, true),
         prefix_lens_v6: prefix_lengths(facts.cluster, false),
         xdp_uplinks: xdp_uplinks(facts),
-        ..Config::zeroed()
     }
 }
 

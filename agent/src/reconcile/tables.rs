@@ -137,8 +137,17 @@ pub fn prefix_in_words(key: &RouteKey) -> String {
 
 fn config_in_words(c: &Config) -> String {
     format!(
-        "vni {} port {} mtu {} uplink {} overlay {} underlay {} {} mac {} dscp {}",
-        c.vni, c.port, c.mtu, c.uplink, c.overlay, c.underlay_v4, c.underlay_v6, c.vtep_mac, c.dscp
+        "vni {} port {} mtu {} uplink {} overlay {} underlay {} {} mac {} dscp {} flags {}",
+        c.vni,
+        c.port,
+        c.mtu,
+        c.uplink,
+        c.overlay,
+        c.underlay_v4,
+        c.underlay_v6,
+        c.vtep_mac,
+        c.dscp,
+        c.flags
     )
 }
 
@@ -175,6 +184,14 @@ impl fmt::Display for Step {
                 write!(
                     f,
                     "the prefix {prefix} of {}, unreachable, in ROUTES",
+                    v.underlay
+                )
+            }
+            Self::SetRoute(key, v) if v.flags & route_flags::DIRECT != 0 => {
+                let prefix = prefix_in_words(key);
+                write!(
+                    f,
+                    "the prefix {prefix} of {}, direct, in ROUTES",
                     v.underlay
                 )
             }

@@ -1,12 +1,12 @@
 //! What a pod sends.
 
 use super::{
-    HostTask, Tables, configured, flow, has_ended, is_group, is_host, is_link_local_v6, is_local,
-    is_to_tunnel_port, neighbour, own_entry, route,
+    HostTask, Tables, configured, flow, has_ended, is_direct, is_group, is_host, is_link_local_v6,
+    is_local, is_reachable, is_to_tunnel_port, neighbour, own_entry, route,
 };
 use crate::addr::Addr;
 use crate::counters::DropReason;
-use crate::maps::{Config, PodValue, RouteValue, route_flags};
+use crate::maps::{Config, PodValue, RouteValue};
 use crate::packet::arp::Arp;
 use crate::packet::icmp::{self, TooBig};
 use crate::packet::inner_sum::inner_sum;
@@ -37,6 +37,13 @@ pub enum FromPod<'t> {
         route: &'t RouteValue,
         /// Who we are.
         config: &'t Config,
+        /// As above.
+        opens: bool,
+    },
+    /// To another node, without encapsulation.
+    Route {
+        /// The way there.
+        route: &'t RouteValue,
         /// As above.
         opens: bool,
     },
@@ -131,6 +138,7 @@ fn forward<'t, T: Tables>(
         (None, Some(route)) if needs_the_host(packet, ip, route) => FromPod::ToHost(HostTask::Help),
         (None, Some(route)) => match too_large(packet, front, ip, route, config) {
             Some(verdict) => verdict,
+            None if is_direct(route) => FromPod::Route { route, opens },
             None => FromPod::Encapsulate {
                 route,
                 config,
@@ -148,7 +156,7 @@ fn forward<'t, T: Tables>(
 #[inline(always)]
 fn needs_the_host(packet: &impl Packet, ip: &Ip, route: &RouteValue) -> bool {
     let outer_len = packet.len() - ip.l3 + u32::from(crate::wire::OVERHEAD_V6);
-    has_ended(ip) || route.flags & route_flags::UNREACHABLE != 0 || outer_len > MAX_IP_LEN
+    has_ended(ip) || !is_reachable(route) || !is_direct(route) && outer_len > MAX_IP_LEN
 }
 
 /// What happens to a packet that does not fit towards its destination; none if it fits.

@@ -15,6 +15,7 @@ use crate::packet::ip::Ip;
 
 mod flow;
 mod from_overlay;
+mod from_peer;
 mod from_pod;
 mod from_uplink;
 mod inner;
@@ -25,6 +26,7 @@ mod xdp_uplink;
 
 pub use flow::answers;
 pub use from_overlay::{FromOverlay, from_overlay};
+pub use from_peer::{FromPeer, from_peer};
 pub use from_pod::{FromPod, from_pod, outer_sum};
 pub use from_uplink::{Aside, Decapsulation, FromUplink, from_uplink};
 pub use to_overlay::{ToOverlay, to_overlay};
@@ -109,6 +111,16 @@ const fn is_host(pod: &PodValue) -> bool {
 #[inline(always)]
 const fn is_local(route: &RouteValue) -> bool {
     route.flags & route_flags::LOCAL != 0
+}
+
+#[inline(always)]
+const fn is_direct(route: &RouteValue) -> bool {
+    route.flags & route_flags::DIRECT != 0
+}
+
+#[inline(always)]
+const fn is_reachable(route: &RouteValue) -> bool {
+    route.flags & route_flags::UNREACHABLE == 0
 }
 
 /// UDP to the tunnel port: to anything but a pod this is somebody's own VXLAN.

@@ -1,6 +1,6 @@
 //! What the host's stack sends into the overlay.
 
-use super::{Tables, configured, is_group, is_host, is_local, route};
+use super::{Tables, configured, is_direct, is_group, is_host, is_local, is_reachable, route};
 use crate::addr::Addr;
 use crate::counters::DropReason;
 use crate::maps::{Config, RouteValue};
@@ -19,6 +19,13 @@ pub enum ToOverlay<'t> {
         /// Who we are.
         config: &'t Config,
         /// A pod of this node sent it and the host has translated it: the answers have to go by the host, too.
+        remember: bool,
+    },
+    /// It goes to its next hop as it is.
+    Route {
+        /// The way there.
+        route: &'t RouteValue,
+        /// As above.
         remember: bool,
     },
     /// Multicast, broadcast and what is not IP: there is no such thing in the overlay.
@@ -40,14 +47,21 @@ pub fn to_overlay<'t, T: Tables>(
     let Some([src, dst]) = addresses(front).filter(|[_, dst]| !is_group(dst)) else {
         return ToOverlay::Ignore;
     };
-    match route(tables, config, &dst) {
-        Some(route) if !is_local(route) => ToOverlay::Send {
+    let Some(route) = route(tables, config, &dst).filter(|route| !is_local(route)) else {
+        return ToOverlay::Drop(DropReason::NoRoute);
+    };
+    // What the fast path has only lent to the host comes as it went.
+    let remember = !packet.is_lent() && tables.pod(&src).is_some_and(|pod| !is_host(pod));
+    if !is_direct(route) {
+        ToOverlay::Send {
             route,
             config,
-            // What the fast path has only lent to the host comes as it went.
-            remember: !packet.is_lent() && tables.pod(&src).is_some_and(|pod| !is_host(pod)),
-        },
-        _ => ToOverlay::Drop(DropReason::NoRoute),
+            remember,
+        }
+    } else if is_reachable(route) {
+        ToOverlay::Route { route, remember }
+    } else {
+        ToOverlay::Drop(DropReason::NoRoute)
     }
 }
 

@@ -3,7 +3,7 @@
 use oxlan_common::addr::{Addr, Mac};
 use oxlan_common::maps::{
     COPY_DSCP, Config, MAP_ABI, PodValue, RouteKey, RouteValue, UNKNOWN_NETNS, VtepValue,
-    pod_flags, route_flags,
+    config_flags, pod_flags, route_flags,
 };
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -337,17 +337,26 @@ pub(crate) fn world() -> impl Strategy<Value = World> {
         weighted(false, vec![true]),
         select(vec![0, 46, COPY_DSCP]),
         (any::<bool>(), any::<bool>()),
+        subsequence(vec![underlay(2), underlay(3)], 0..=2),
     )
         .prop_map(
-            |(pods, routes, vteps, abi, follows, dscp, (marked, translates))| World {
-                config: abi.map(|abi| config(abi, dscp)),
+            |(pods, routes, vteps, abi, follows, dscp, (marked, translates), direct)| World {
+                config: abi.map(|abi| config(abi, dscp, !direct.is_empty())),
                 pods: pods.into_iter().map(|pod| mark(pod, marked)).collect(),
-                routes,
+                routes: routes.into_iter().map(|r| be_direct(r, &direct)).collect(),
                 vteps,
                 follows,
                 translates,
             },
         )
+}
+
+/// The ways to the nodes with these addresses are without encapsulation.
+fn be_direct((key, mut route): (RouteKey, RouteValue), direct: &[Addr]) -> (RouteKey, RouteValue) {
+    if direct.contains(&route.underlay) {
+        route.flags |= route_flags::DIRECT;
+    }
+    (key, route)
 }
 
 fn mark((addr, mut pod): (Addr, PodValue), marked: bool) -> (Addr, PodValue) {
@@ -421,7 +430,7 @@ fn all_routes() -> Vec<(RouteKey, RouteValue)> {
     ]
 }
 
-fn config(abi: u32, dscp: u8) -> Config {
+fn config(abi: u32, dscp: u8, takes_plain: bool) -> Config {
     Config {
         abi,
         vni: 1,
@@ -435,7 +444,7 @@ fn config(abi: u32, dscp: u8) -> Config {
         overlay_v6: v6("fd00:1::"),
         vtep_mac: OWN_VTEP,
         dscp,
-        pad: 0,
+        flags: if takes_plain { config_flags::DIRECT } else { 0 },
         prefix_lens_v4: [121, 120, 0, 0, 0, 0, 0, 0],
         prefix_lens_v6: [80, 64, 0, 0, 0, 0, 0, 0],
         xdp_uplinks: bytemuck::Zeroable::zeroed(),

@@ -15,7 +15,7 @@ use bytes::{SlicePacket, pod_frame, tunnel_frame};
 use describe::{FromPodCase, TunnelCase, from_pod_case, tunnel_case, world as any_world};
 use oxlan_common::addr::Addr;
 use oxlan_common::decide::{
-    self, FromOverlay, FromPod, FromUplink, HostTask, ToOverlay, TunnelKey,
+    self, FromOverlay, FromPeer, FromPod, FromUplink, HostTask, ToOverlay, TunnelKey,
 };
 use oxlan_common::packet::encap::{Carried, Encapsulation, Tunnel};
 use oxlan_common::packet::{Front, Packet as _};
@@ -52,6 +52,7 @@ fn decide_from_pod(case: &FromPodCase, world: &World) -> Outcome {
             check_encapsulation(&packet, front, &tunnel, (traffic_class, sum));
             Outcome::Vtep(route.underlay, traffic_class)
         }
+        FromPod::Route { route, .. } => Outcome::Peer(route.next_hop),
         FromPod::ToHost(HostTask::Translate) => Outcome::Translated,
         FromPod::ToHost(_) => Outcome::Host,
         FromPod::ArpReply(arp) => Outcome::Answer(arp.target),
@@ -130,6 +131,23 @@ fn decide_from_uplink(case: &TunnelCase, world: &World) -> Outcome {
     }
 }
 
+fn decide_from_peer(case: &TunnelCase, world: &World) -> Outcome {
+    let packet = SlicePacket {
+        bytes: bytes::inner_frame(case),
+        ifindex: 103,
+        gso_size: case.gso_size,
+        is_tagged: case.is_tagged,
+        is_to_us: case.is_to_us,
+        has_socket: false,
+    };
+    match decide::from_peer(&packet, &mut Front::empty(), world) {
+        FromPeer::NotOurs => Outcome::Next,
+        FromPeer::Deliver { pod } => Outcome::Received(pod.ifindex),
+        FromPeer::ToHost(HostTask::Translate) => Outcome::Translated,
+        FromPeer::ToHost(_) => Outcome::Host,
+    }
+}
+
 fn decide_from_overlay(case: &TunnelCase, key: Option<TunnelKey>, world: &World) -> Outcome {
     let packet = SlicePacket {
         bytes: bytes::inner_frame(case),
@@ -165,6 +183,7 @@ fn decide_to_overlay(case: &FromPodCase, world: &World) -> Outcome {
     match decide::to_overlay(&packet, &front, world) {
         ToOverlay::Unconfigured => Outcome::Next,
         ToOverlay::Send { route, .. } => Outcome::Vtep(route.underlay, 0),
+        ToOverlay::Route { route, .. } => Outcome::Peer(route.next_hop),
         ToOverlay::Ignore => Outcome::Ignored,
         ToOverlay::Drop(reason) => Outcome::Dropped(reason),
     }
@@ -181,6 +200,12 @@ proptest! {
     #[test]
     fn from_uplink(case in tunnel_case(), world in any_world()) {
         prop_assert_eq!(decide_from_uplink(&case, &world), model::from_uplink(&case, &world));
+    }
+
+    /// The same packets without tunnel headers.
+    #[test]
+    fn from_peer(case in tunnel_case(), world in any_world()) {
+        prop_assert_eq!(decide_from_peer(&case, &world), model::from_peer(&case, &world));
     }
 
     #[test]
@@ -212,5 +237,6 @@ proptest! {
             let _ = decide::from_overlay(&packet, &front, Some(&key), &world);
         }
         let _ = decide::from_uplink(&packet, &mut front, &world);
+        let _ = decide::from_peer(&packet, &mut front, &world);
     }
 }

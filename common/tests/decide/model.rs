@@ -2,7 +2,9 @@
 
 use oxlan_common::addr::Addr;
 use oxlan_common::counters::DropReason::{self, *};
-use oxlan_common::maps::{COPY_DSCP, MAP_ABI, PodValue, RouteValue, pod_flags, route_flags};
+use oxlan_common::maps::{
+    COPY_DSCP, MAP_ABI, PodValue, RouteValue, config_flags, pod_flags, route_flags,
+};
 
 use crate::bytes::{has_udp_checksum, ip_len, number, told};
 use crate::describe::{
@@ -118,6 +120,8 @@ fn sized(case: &FromPodCase, ip: &IpCase, route: &RouteValue, world: &World) -> 
     };
     if len <= mtu && ip.fragment != Fragment::Whole && is_narrow {
         Outcome::Host
+    } else if len <= mtu && is_direct(route) {
+        Outcome::Peer(route.next_hop)
     } else if len <= mtu {
         encapsulated(case, ip, route, world)
     } else if len <= told || is_v4 && !ip.df {
@@ -300,9 +304,41 @@ pub(crate) fn to_overlay(case: &FromPodCase, world: &World) -> Outcome {
         return Outcome::Ignored;
     }
     match route(world, ip.dst) {
-        Some(route) if route.flags & route_flags::LOCAL == 0 => Outcome::Vtep(route.underlay, 0),
+        Some(route) if route.flags & route_flags::LOCAL != 0 => Outcome::Dropped(NoRoute),
+        Some(route) if !is_direct(&route) => Outcome::Vtep(route.underlay, 0),
+        Some(route) if route.flags & route_flags::UNREACHABLE == 0 => Outcome::Peer(route.next_hop),
         _ => Outcome::Dropped(NoRoute),
     }
+}
+
+/// The inner frame of the case, as it comes when nobody encapsulates it.
+pub(crate) fn from_peer(case: &TunnelCase, world: &World) -> Outcome {
+    let takes_plain = world
+        .config
+        .is_some_and(|config| config.abi == MAP_ABI && config.flags == config_flags::DIRECT);
+    let Frame::Ip(ip) = &case.frame else {
+        return Outcome::Next;
+    };
+    let is_fit = !case.is_tagged && case.is_to_us && defect(ip, case.gso_size).is_none();
+    if !takes_plain || !is_fit {
+        return Outcome::Next;
+    }
+    let pod = pod(world, ip.dst).filter(|pod| pod.flags & pod_flags::HOST == 0);
+    let sender = route(world, ip.src).filter(|route| route.flags & route_flags::LOCAL == 0);
+    let (Some(pod), Some(sender)) = (pod, sender) else {
+        return Outcome::Next;
+    };
+    if is_translated(ip, pod, world) {
+        Outcome::Translated
+    } else if !is_direct(&sender) || ip.ttl < 2 {
+        Outcome::Host
+    } else {
+        Outcome::Received(pod.ifindex)
+    }
+}
+
+fn is_direct(route: &RouteValue) -> bool {
+    route.flags & route_flags::DIRECT != 0
 }
 
 /// All fragments of a pod that has ever had a translated flow go the way of such flows.

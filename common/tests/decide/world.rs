@@ -12,6 +12,8 @@ pub(crate) enum Outcome {
     Pod(u32),
     Decapsulated(u32, Option<u8>),
     Vtep(Addr, u8),
+    Peer(Addr),
+    Received(u32),
     Host,
     Translated,
     Overlay,

@@ -15,6 +15,7 @@ mod kube;
 mod life;
 mod limits;
 mod many_pods;
+mod modes;
 mod mtu;
 mod odd_headers;
 mod offloads;

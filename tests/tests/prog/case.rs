@@ -87,6 +87,7 @@ pub(crate) fn return_value(case: &Case) -> u32 {
         // The overlay device goes on with it.
         Verdict::ToVtep if case.program == Program::ToOverlay => NEXT,
         Verdict::LocalPod | Verdict::FromVtep | Verdict::FromVtepXdp | Verdict::ToVtep => REDIRECT,
+        Verdict::ToPeer | Verdict::FromPeer => REDIRECT,
         Verdict::ArpReply | Verdict::NdReply | Verdict::TooBig => REDIRECT,
         Verdict::ToHost | Verdict::ToOverlay | Verdict::Translated => NEXT,
         Verdict::Ignored => SHOT,

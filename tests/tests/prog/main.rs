@@ -7,6 +7,7 @@
 )]
 
 mod case;
+mod direct;
 mod flows;
 mod from_overlay;
 mod from_pod;

@@ -254,7 +254,7 @@ pub(crate) fn config() -> Config {
         overlay_v6: addr("fd00:1::"),
         vtep_mac: VTEP[1],
         dscp: 0,
-        pad: 0,
+        flags: 0,
         prefix_lens_v4: [96 + 28, 96 + 24, 0, 0, 0, 0, 0, 0],
         prefix_lens_v6: [80, 64, 0, 0, 0, 0, 0, 0],
         xdp_uplinks: [LOOPBACK, UPLINK, 0, 0].map(|ifindex| XdpUplink {

@@ -8,7 +8,7 @@ use super::Outcome;
 use crate::exec::{as_root, can_be_root, exec, find_program, output};
 
 /// A program, or a file by its path, and the packages that have it: the first that this distribution knows is installed.
-const PROGRAMS: [Program; 18] = [
+const PROGRAMS: [Program; 19] = [
     ("ip", &["iproute2"]),
     ("tc", &["iproute2"]),
     ("bpftool", &["bpftool", "linux-tools-generic"]),
@@ -25,6 +25,7 @@ const PROGRAMS: [Program; 18] = [
     // What connections are measured with; its checker of dumps is the server, too.
     ("redis-benchmark", &["redis-tools"]),
     ("curl", &["curl"]),
+    ("bird", &["bird2"]),
     ("sysctl", &["procps"]),
     // What makes certificates for the tests with etcd.
     ("openssl", &["openssl"]),

@@ -338,3 +338,132 @@ fn programs_run_where_there_are_devices() {
         );
     });
 }
+
+/// What becomes of a prefix of another node in a mode: flags and next hop; and the host's own route.
+fn way_in(mode: Mode, ways: &Ways, prefix: &str) -> (u16, String, String) {
+    with_mode(mode, "a", |facts| {
+        let facts = Facts {
+            ways,
+            ..facts.clone()
+        };
+        let prefix: IpNet = prefix.parse().unwrap();
+        let value = tables(&facts, 5).routes[&route_key(&prefix)];
+        let via = host(&facts).routes.get(&(prefix, 0)).map(Via::to_string);
+        let via = via.unwrap_or_default();
+        (value.flags, value.next_hop.to_string(), via)
+    })
+}
+
+/// Ways to more nodes: all underlay addresses of the cluster, on the link or behind gateways.
+fn all_ways(nodes: &[(&str, &str)], prefixes: &[(&str, &str)]) -> Ways {
+    let nodes = nodes
+        .iter()
+        .map(|(to, via)| (to.parse().unwrap(), path(via)));
+    let prefixes = prefixes
+        .iter()
+        .map(|(to, via)| (to.parse().unwrap(), path(via)));
+    Ways {
+        nodes: nodes.collect(),
+        prefixes: prefixes.collect(),
+    }
+}
+
+const DIRECT: u16 = route_flags::DIRECT;
+
+#[test]
+fn neighbours_are_reached_without_encapsulation_if_that_is_wanted() {
+    let ways = all_ways(
+        &[
+            ("192.168.50.2", "192.168.50.2"),
+            ("192.168.60.3", "192.168.50.254"),
+            ("192.168.50.4", "192.168.50.4"),
+        ],
+        &[],
+    );
+    let near = "10.244.2.0/25";
+    let auto = way_in(Mode::Auto, &ways, near);
+    let kernels = "via 192.168.50.2 dev eth0 src 10.244.1.0".to_owned();
+    assert_eq!(auto, (DIRECT, "192.168.50.2".into(), kernels));
+    let vxlan = way_in(Mode::Vxlan, &ways, near);
+    assert_eq!(vxlan, (0, "192.168.50.2".into(), String::new()));
+    let far = way_in(Mode::Auto, &ways, "10.244.3.0/24");
+    assert_eq!(far, (0, "192.168.50.254".into(), String::new()), "a router");
+    // An IPv6 packet cannot go to an IPv4 next hop.
+    let other = way_in(Mode::Auto, &ways, "fd00:10:244:4::/64");
+    assert_eq!(other, (0, "192.168.50.4".into(), String::new()));
+    let gone = way_in(Mode::Auto, &ways, "10.244.5.0/24");
+    let unreachable = route_flags::UNREACHABLE;
+    assert_eq!(gone, (unreachable, "::".into(), String::new()));
+}
+
+#[test]
+fn a_link_that_is_no_ethernet_is_no_neighbourhood() {
+    let ways = all_ways(&[("192.168.50.2", "192.168.50.2")], &[]);
+    with_mode(Mode::Auto, "a", |facts| {
+        let mut facts = Facts {
+            ways: &ways,
+            ..facts.clone()
+        };
+        facts.uplinks[0].ethernet = false;
+        let key = route_key(&"10.244.2.0/25".parse().unwrap());
+        assert_eq!(tables(&facts, 5).routes[&key].flags, 0);
+    });
+}
+
+#[test]
+fn in_direct_mode_only_routes_of_others_count() {
+    let ways = all_ways(
+        &[("192.168.50.2", "192.168.50.2")],
+        &[
+            ("10.244.3.0/24", "192.168.50.254"),
+            ("fd00:10:244:4::/64", "fe80::4"),
+        ],
+    );
+    let unrouted = DIRECT | route_flags::UNREACHABLE;
+    let none = String::new;
+    let way = |prefix| way_in(Mode::Direct, &ways, prefix);
+    assert_eq!(way("10.244.2.0/25"), (unrouted, "::".into(), none()));
+    assert_eq!(
+        way("10.244.3.0/24"),
+        (DIRECT, "192.168.50.254".into(), none())
+    );
+    assert_eq!(
+        way("fd00:10:244:4::/64"),
+        (DIRECT, "fe80::4".into(), none())
+    );
+    with_mode(Mode::Direct, "a", |facts| {
+        let routes = host(facts).routes;
+        let whole = ("10.244.0.0/16".parse().unwrap(), UNREACHABLE_METRIC);
+        assert_eq!(routes[&whole], Via::Unreachable);
+        let onto_overlay = |via: &&Via| matches!(via, Via::Device { name, .. } if name == OVERLAY);
+        assert_eq!(routes.values().find(onto_overlay), None);
+    });
+}
+
+#[test]
+fn plain_packets_are_expected_unless_everything_is_encapsulated() {
+    let flags = |mode| with_mode(mode, "a", |facts| tables(facts, 5).config.flags);
+    assert_eq!(flags(Mode::Vxlan), 0);
+    assert_eq!(flags(Mode::Auto), config_flags::DIRECT);
+    assert_eq!(flags(Mode::Direct), config_flags::DIRECT);
+}
+
+#[test]
+fn a_direct_route_has_the_whole_mtu_of_its_path() {
+    let mut ways = all_ways(&[], &[("10.244.3.0/24", "192.168.50.254")]);
+    let prefix = "10.244.3.0/24".parse().unwrap();
+    let mtu = |ways: &Ways| {
+        with_mode(Mode::Direct, "a", |facts| {
+            let facts = Facts {
+                ways,
+                ..facts.clone()
+            };
+            tables(&facts, 5).routes[&route_key(&prefix)].mtu
+        })
+    };
+    assert_eq!(mtu(&ways), 1500);
+    if let Some(Some(path)) = ways.prefixes.get_mut(&prefix) {
+        path.mtu = Some(1400);
+    }
+    assert_eq!(mtu(&ways), 1400);
+}
