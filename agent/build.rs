@@ -56,12 +56,13 @@ fn rerun_on_change(workspace: &Path) {
     }
 }
 
-/// The outer cargo's target directory: the ancestor that cargo has marked as a cache.
+/// The outer cargo's target directory: the ancestor that cargo has marked as a cache. With `--target` the
+/// triple has a directory of its own in it, which cargo marks, too.
 fn target_dir(out_dir: &Path) -> Option<PathBuf> {
-    out_dir
-        .ancestors()
-        .find(|dir| dir.join("CACHEDIR.TAG").is_file())
-        .map(Path::to_path_buf)
+    let marked = |dir: &&Path| dir.join("CACHEDIR.TAG").is_file();
+    let inner = out_dir.ancestors().find(marked)?;
+    let outer = inner.parent().filter(marked);
+    Some(outer.unwrap_or(inner).to_path_buf())
 }
 
 fn path_from_env(name: &str) -> Result<PathBuf, String> {
