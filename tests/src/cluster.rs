@@ -75,13 +75,16 @@ impl Shape {
         Self { underlay, ..self }
     }
 
-    /// The underlay addresses of a node in the cluster file, as a list.
+    /// The underlay addresses of a node in the cluster file: one as [`node_entry`] writes it, two as a list.
     fn underlay(self, number: u8) -> String {
         use crate::underlay::{node_v4, node_v6};
         let addresses = self
             .underlay
             .of(node_v4(number).to_string(), node_v6(number).to_string());
-        format!("{addresses:?}")
+        match addresses.as_slice() {
+            [address] => format!("{address:?}"),
+            addresses => format!("{addresses:?}"),
+        }
     }
 
     /// The same with XDP on the uplinks.

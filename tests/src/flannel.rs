@@ -85,6 +85,9 @@ impl PlainNode {
         let (number, local) = (self.number, node_v6(self.number));
         let (mac, mtu) = (&self.vtep_macs[1], self.shape.mtu - OVERHEAD_V6);
         self.netns.run_all(&[
+            // Without a link-local address of the bridge that is past duplicate address detection, the
+            // kernel solicits nobody, and a first packet waits for that too long.
+            "sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.cni0.accept_dad=0",
             "sysctl -qw net.ipv6.conf.all.forwarding=1",
             &format!(
                 "ip link add flannel-v6.1 address {mac} mtu {mtu} type vxlan id 1 \

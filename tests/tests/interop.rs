@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use oxlan_tests::capture::{Capture, each_family_over_its_own};
 use oxlan_tests::cluster::{Cluster, Families, Shape, with_cluster};
 use oxlan_tests::flannel::{host_v6, pod_v6};
@@ -21,6 +21,10 @@ const BULK: usize = 4 << 20;
 
 /// TCP in bulk, UDP small, at the MTU and in fragments, from one end to the other.
 fn talk(client: End<'_>, server: End<'_>) -> Result<()> {
+    exchange(client, server).with_context(|| format!("{} to {}", client.address, server.address))
+}
+
+fn exchange(client: End<'_>, server: End<'_>) -> Result<()> {
     assert_eq!(udp::exchange(client, server, 32, 1)?, client.address);
     assert_eq!(udp::exchange(client, server, 1422, 5)?, client.address);
     assert_eq!(udp::exchange(client, server, 4000, 5)?, client.address);
