@@ -55,3 +55,7 @@ pub(crate) static AUDIT: RingBuf<AuditRecord, AUDIT_BYTES> = RingBuf::new();
 /// Process id of the agent that loaded the programs; what it does itself is not audited.
 #[unsafe(no_mangle)]
 pub(crate) static AGENT_PID: Global<u32> = Global::new(0);
+
+/// Whether the kernel redirects frames that lie in several buffers to a device; 0 means that it drops them.
+#[unsafe(no_mangle)]
+pub(crate) static REDIRECTS_FRAGS: Global<u32> = Global::new(0);

@@ -13,6 +13,7 @@ use oxlan_common::decide::{Decapsulation, Tables as _};
 use oxlan_common::maps::PodValue;
 use oxlan_common::packet::{Front, Packet};
 
+use crate::maps::REDIRECTS_FRAGS;
 use crate::skb::{Refused, check};
 use crate::tables::{Maps, count, count_drop};
 
@@ -166,9 +167,11 @@ impl Packet for Frame {
         uplinks.any(|uplink| uplink.ifindex == ifindex && uplink.mac.bytes == dst)
     }
 
-    /// The pod's interface drops what is longer than its MTU.
+    /// The pod's interface drops what is longer than its MTU, and older kernels what lies in several buffers.
     #[inline(always)]
     fn exceeds(&self, len: u32) -> bool {
-        self.len() > len
+        let own = self.len();
+        let first = self.ctx.data_end() - self.ctx.data();
+        own > len || own as usize > first && REDIRECTS_FRAGS.load() == 0
     }
 }

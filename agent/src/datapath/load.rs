@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, MapInfo, MapType, PerCpuArray, RingBuf};
 use aya::pin::PinError;
 use aya::programs::{ProgramError, SchedClassifier, Xdp};
+use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader, Pod};
 use oxlan_common::addr::Addr;
 use oxlan_common::counters::SLOTS;
@@ -194,10 +195,18 @@ fn pinned_abi(path: &Path) -> Result<u32, MapError> {
     config.get(&0, 0).map(|config| config.abi)
 }
 
+/// Whether `XDP_REDIRECT` to a device takes frames in several buffers: Linux 6.3 ("bpf: devmap: check XDP
+/// features in __xdp_enqueue routine"). Before, the kernel drops them when the program has ended, so it cannot try.
+fn redirects_frags() -> bool {
+    KernelVersion::current().is_ok_and(|now| now >= KernelVersion::new(6, 3, 0))
+}
+
 fn load(options: &Options, map_dir: &Path) -> Result<Ebpf, DatapathError> {
     let own_pid = std::process::id();
     let mut loader = EbpfLoader::new();
     loader.override_global("AGENT_PID", &own_pid, true);
+    let redirects_frags = u32::from(redirects_frags());
+    loader.override_global("REDIRECTS_FRAGS", &redirects_frags, true);
     for spec in &PINNED_MAPS {
         loader.map_max_entries(spec.name, spec.capacity(options));
         loader.map_pin_path(spec.name, map_dir.join(spec.name.to_ascii_lowercase()));

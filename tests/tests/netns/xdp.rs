@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use aya::util::KernelVersion;
 use oxlan_tests::cluster::{Cluster, Shape, with_cluster};
 use oxlan_tests::cni::Call;
 use oxlan_tests::node::Node;
@@ -85,7 +86,12 @@ fn jumbo_frames_go_to_pods() {
             let line = format!("ping -n -q -c 3 -i 0.05 -W 1 -M do -s 8902 {to}");
             let before = cluster.nodes[1].verdicts("from-vtep-xdp")?;
             a.netns.run(&line)?;
-            ensure!(cluster.nodes[1].verdicts("from-vtep-xdp")? >= before + 3);
+            // Older kernels do not redirect frames in several buffers.
+            let by_xdp = cluster.nodes[1].verdicts("from-vtep-xdp")? - before;
+            ensure!(
+                by_xdp >= 3
+                    || KernelVersion::current().is_ok_and(|now| now < KernelVersion::new(6, 3, 0))
+            );
         }
         tcp::transfer(
             End::new(&a.netns, a.ipv6()?),

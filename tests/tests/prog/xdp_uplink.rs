@@ -3,6 +3,7 @@
 //! That `xdp_uplink` decides as `from_uplink` does is checked with every row of that program's tables.
 
 use aya::programs::{TestRun as _, TestRunAttrs, TestRunOptions, Xdp};
+use aya::util::KernelVersion;
 use aya_obj::programs::XdpAttachType;
 use oxlan::datapath::Program;
 use oxlan_common::counters::Verdict;
@@ -143,8 +144,12 @@ fn frames_in_several_buffers() {
     world.datapath.set_config(&config).unwrap();
     for ip in inner_ips() {
         let (frame, out) = sized(&ip, 8950);
-        let redirected = expected(Outcome::Done(Verdict::FromVtep));
-        world.check_frame_is("jumbo", &frame, redirected, &out);
+        if KernelVersion::current().is_ok_and(|now| now >= KernelVersion::new(6, 3, 0)) {
+            let redirected = expected(Outcome::Done(Verdict::FromVtep));
+            world.check_frame_is("jumbo", &frame, redirected, &out);
+        } else {
+            world.check_frame_is("jumbo", &frame, (XDP_PASS, vec![]), &frame);
+        }
     }
 }
 
