@@ -20,10 +20,14 @@ pub(super) struct Packets {
     pub(super) cpu_per_million: f64,
 }
 
+/// The congestion control of streams, on every machine the same. BBR paces them, so that they would not
+/// show what a path can do.
+const CONGESTION_CONTROL: &str = "cubic";
+
 /// TCP in this many flows.
 pub(super) fn tcp(path: &Path, seconds: u32, flows: u32) -> Result<Stream> {
     let amount = amount(seconds, "-n 4M");
-    let (report, cpu) = run(path, &format!("-P {flows} {amount}"))?;
+    let (report, cpu) = run(path, &format!("-C {CONGESTION_CONTROL} -P {flows} {amount}"))?;
     let received = |field| number(&report, &format!("/end/sum_received/{field}"));
     Ok(Stream {
         gbit_s: received("bits_per_second")? / 1e9,
