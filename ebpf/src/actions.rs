@@ -245,6 +245,15 @@ pub(crate) fn too_big(skb: &mut Skb, front: &Front, answer: &TooBig) -> i32 {
         return drop(skb, DropReason::TooBigLimited);
     }
     let len = skb.len();
+    let quote = if front.is_v6() {
+        QUOTE_V6
+    } else {
+        answer.quote_v4()
+    };
+    if skb.resize(ETHERNET_LEN + u32::from(quote)).is_err() {
+        // A tunnel of the pod's own, which the kernel does not shorten. Nothing has changed, so the host answers.
+        return to_host(skb, HostTask::Help);
+    }
     let written = if front.is_v6() {
         too_big_v6(skb, front, answer)
     } else if answer.quote_v4() == QUOTE_V4 {
@@ -266,7 +275,6 @@ fn too_big_v4<const QUOTE: u16>(
     front: &Front,
     answer: &TooBig,
 ) -> Result<(), Refused> {
-    skb.resize(ETHERNET_LEN + u32::from(QUOTE))?;
     let sum = skb.sum_behind_ethernet(QUOTE)?;
     skb.grow_for_error(HEADERS_V4)?;
     skb.write(
@@ -277,7 +285,6 @@ fn too_big_v4<const QUOTE: u16>(
 
 #[inline(always)]
 fn too_big_v6(skb: &mut Skb, front: &Front, answer: &TooBig) -> Result<(), Refused> {
-    skb.resize(ETHERNET_LEN + u32::from(QUOTE_V6))?;
     let sum = skb.sum_behind_ethernet(QUOTE_V6)?;
     skb.grow_for_error(HEADERS_V6)?;
     skb.write(0, &answer.headers_v6(front, Mac::new(GATEWAY_MAC), sum))
@@ -291,6 +298,8 @@ fn send_back(skb: &mut Skb, reply: &[u8], verdict: Verdict) -> i32 {
         return drop(skb, DropReason::HelperFailed);
     }
     count(verdict, len);
+    // It passes `to_pod`, and no host has translated it.
+    skb.set_lent(true);
     // SAFETY: the helper takes two numbers and has no preconditions.
     unsafe { bpf_redirect(skb.ifindex(), 0) as i32 }
 }

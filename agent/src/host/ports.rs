@@ -116,6 +116,9 @@ fn ruleset(ports: &BTreeSet<Published>) -> String {
 /// What every such table has. Ports are looked for in packets to the host's own addresses only, from
 /// outside, from pods and from the host itself.
 ///
+/// `route_localnet` of pods' devices lets the host answer itself by them; no pod may use it the other way,
+/// to reach what listens on the host's 127.0.0.1 alone. Before translation, answers have another destination.
+///
 /// Who reaches himself, or reaches a pod from an address that means "myself" everywhere, gets the host's address.
 const CHAINS: &str = "\
  chain ports {
@@ -123,6 +126,10 @@ const CHAINS: &str = "\
   dnat ip6 to ip6 daddr . meta l4proto . th dport map @one_v6
   dnat ip to meta l4proto . th dport map @all_v4
   dnat ip6 to meta l4proto . th dport map @all_v6
+ }
+ chain guard {
+  type filter hook prerouting priority -150; policy accept;
+  iifname \"oxl*\" ip daddr 127.0.0.0/8 drop
  }
  chain prerouting {
   type nat hook prerouting priority dstnat; policy accept;
@@ -212,6 +219,7 @@ mod tests {
             "elements = { 192.0.2.1 . udp . 53 : 10.244.1.3 . 5353 }",
             "set self_v4 { type ipv4_addr . ipv4_addr; elements = { 10.244.1.2 . 10.244.1.2, 10.244.1.3 . 10.244.1.3 }; }",
             "elements = { udp . 53 : fd00::2 . 5353 }",
+            "iifname \"oxl*\" ip daddr 127.0.0.0/8 drop",
             "map one_v6 { type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; }",
         ] {
             assert!(text.contains(piece), "{piece} is not in {text}");

@@ -51,6 +51,8 @@ pub fn from_peer<'t, T: Tables>(
         }
         // The other node may take us for a neighbour before we take it for one.
         Some(route) if !is_direct(route) || has_ended(&ip) => FromPeer::ToHost(HostTask::Help),
+        // By another device than the one that leads there: the host's reverse path filter and firewall judge.
+        Some(route) if route.ifindex != packet.ifindex() => FromPeer::NotOurs,
         Some(_) => FromPeer::Deliver { pod },
     }
 }

@@ -12,7 +12,7 @@ use crate::packet::icmp::{self, TooBig};
 use crate::packet::inner_sum::inner_sum;
 use crate::packet::ip::Ip;
 use crate::packet::nd;
-use crate::packet::{ETHERTYPE_ARP, Front, Packet};
+use crate::packet::{ETHERTYPE_ARP, Front, Packet, TCP, UDP};
 use crate::wire::MIN_MTU_V6;
 
 /// Largest IP packet whose length fits its 16 bits, whatever the family.
@@ -156,7 +156,12 @@ fn forward<'t, T: Tables>(
 #[inline(always)]
 fn needs_the_host(packet: &impl Packet, ip: &Ip, route: &RouteValue) -> bool {
     let outer_len = packet.len() - ip.l3 + u32::from(crate::wire::OVERHEAD_V6);
-    has_ended(ip) || !is_reachable(route) || !is_direct(route) && outer_len > MAX_IP_LEN
+    // The segments of an SCTP aggregate have lengths of their own (`GSO_BY_FRAGS`), which only the kernel sees.
+    let has_own_lengths = packet.gso_size() != 0 && !matches!(ip.protocol, TCP | UDP);
+    has_ended(ip)
+        || has_own_lengths
+        || !is_reachable(route)
+        || !is_direct(route) && outer_len > MAX_IP_LEN
 }
 
 /// What happens to a packet that does not fit towards its destination; none if it fits.

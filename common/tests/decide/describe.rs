@@ -99,6 +99,8 @@ pub(crate) struct TunnelCase {
     pub(crate) is_tagged: bool,
     pub(crate) is_to_us: bool,
     pub(crate) has_socket: bool,
+    /// The device by which it comes if it comes without tunnel headers.
+    pub(crate) ifindex: u32,
 }
 
 fn v4(a: u8, b: u8, c: u8, d: u8) -> Addr {
@@ -285,7 +287,13 @@ pub(crate) fn tunnel_case() -> impl Strategy<Value = TunnelCase> {
         weighted(1_u32, vec![0, 2, 0xff_ffff]),
         weighted(OWN_VTEP, vec![mac(2), Mac::BROADCAST]),
     );
-    let meta = (weighted(0_u32, vec![1000]), rare(), rare(), any::<bool>());
+    let meta = (
+        weighted(0_u32, vec![1000]),
+        rare(),
+        rare(),
+        any::<bool>(),
+        weighted(103_u32, vec![105]),
+    );
     let usual = [
         [v4(10, 244, 2, 2), v4(10, 244, 1, 2)],
         [v6("fd00:2::2"), v6("fd00:1::2")],
@@ -306,6 +314,7 @@ pub(crate) fn tunnel_case() -> impl Strategy<Value = TunnelCase> {
         is_tagged: meta.1,
         is_to_us: !meta.2,
         has_socket: meta.3,
+        ifindex: meta.4,
     })
 }
 

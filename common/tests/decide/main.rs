@@ -134,7 +134,7 @@ fn decide_from_uplink(case: &TunnelCase, world: &World) -> Outcome {
 fn decide_from_peer(case: &TunnelCase, world: &World) -> Outcome {
     let packet = SlicePacket {
         bytes: bytes::inner_frame(case),
-        ifindex: 103,
+        ifindex: case.ifindex,
         gso_size: case.gso_size,
         is_tagged: case.is_tagged,
         is_to_us: case.is_to_us,

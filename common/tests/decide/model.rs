@@ -91,7 +91,9 @@ fn ip_from_pod(case: &FromPodCase, ip: &IpCase, world: &World) -> Outcome {
                 return Outcome::Translated;
             }
             let is_reachable = route.flags & route_flags::UNREACHABLE == 0;
-            if is_last_hop || !is_reachable {
+            let is_cut_by_length = matches!(ip.l4, L4::Udp { .. } | L4::Tcp { .. });
+            let has_own_lengths = case.gso_size > 0 && !is_cut_by_length;
+            if is_last_hop || !is_reachable || has_own_lengths {
                 Outcome::Host
             } else {
                 sized(case, ip, &route, world)
@@ -332,6 +334,8 @@ pub(crate) fn from_peer(case: &TunnelCase, world: &World) -> Outcome {
         Outcome::Translated
     } else if !is_direct(&sender) || ip.ttl < 2 {
         Outcome::Host
+    } else if sender.ifindex != case.ifindex {
+        Outcome::Next
     } else {
         Outcome::Received(pod.ifindex)
     }

@@ -227,6 +227,11 @@ fn ordinary_flows_are_not_remembered() {
                 server.netns.run(&format!("ping -n -q -c 1 -W 2 {own}"))?;
             }
         }
+        // A pod that asks who has another pod's address gets an answer of the programs' own.
+        let on_link = format!("ip -6 route add {}/128 dev eth0", near.ipv6()?);
+        client.netns.run(&on_link)?;
+        client.ping(near.ipv6()?.into())?;
+        ensure!(node.verdicts("nd-reply")? > 0);
         for node in &cluster.nodes {
             ensure!(node.verdicts("translated")? == 0);
             let path = node.dirs.bpf.join("maps/flows");

@@ -187,7 +187,9 @@ impl Session {
 
     /// When to look again although nothing happens.
     fn timer(&self) -> Option<Instant> {
+        // Once that moment is over, only an event can help: a list that ends, a request, the own Node.
         let announce = self.announce.then(|| self.announcer.not_before());
+        let announce = announce.filter(|moment| *moment > Instant::now());
         let patience = self.cached.as_ref().filter(|_| !self.delivered);
         let patience = patience.map(|_| self.begun + PATIENCE);
         let all = [self.due, announce, patience, self.save];

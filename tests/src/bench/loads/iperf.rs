@@ -27,7 +27,10 @@ const CONGESTION_CONTROL: &str = "cubic";
 /// TCP in this many flows.
 pub(super) fn tcp(path: &Path, seconds: u32, flows: u32) -> Result<Stream> {
     let amount = amount(seconds, "-n 4M");
-    let (report, cpu) = run(path, &format!("-C {CONGESTION_CONTROL} -P {flows} {amount}"))?;
+    let (report, cpu) = run(
+        path,
+        &format!("-C {CONGESTION_CONTROL} -P {flows} {amount}"),
+    )?;
     let received = |field| number(&report, &format!("/end/sum_received/{field}"));
     Ok(Stream {
         gbit_s: received("bits_per_second")? / 1e9,
