@@ -4,6 +4,7 @@
 //! docs/api.md shows each with an example.
 
 pub mod client;
+pub mod health;
 mod routes;
 mod server;
 pub mod types;

@@ -22,6 +22,16 @@ pub enum ApiError {
         /// What the system answered.
         source: io::Error,
     },
+    /// The port for probes cannot be had.
+    #[error(
+        "cannot listen on {address} (--health-addr): is it an address of this machine, and its port free?"
+    )]
+    Health {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// What the system answered.
+        source: io::Error,
+    },
     /// The socket failed while serving.
     #[error("the API's socket failed")]
     Serve(#[source] io::Error),

@@ -1,6 +1,8 @@
 //! `oxlan agent`.
 
 use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
@@ -8,7 +10,9 @@ use oxlan_common::maps::{MAX_FLOWS, MAX_POD_ADDRESSES, MAX_ROUTES, MAX_VTEPS};
 use tracing_subscriber::EnvFilter;
 
 use super::{Directories, source};
+use crate::cni::install::{CONF_NAME, Configuration};
 use crate::datapath;
+use crate::host::sysctl;
 use crate::node;
 
 /// Options of `oxlan agent`.
@@ -47,9 +51,55 @@ pub(super) struct Options {
     /// Most flows between pods that this node's host translates (services, published ports) at the same time
     #[arg(long, env = "OXLAN_MAX_FLOWS", value_name = "N", default_value_t = MAX_FLOWS, value_parser = clap::value_parser!(u32).range(1..))]
     max_flows: u32,
+    #[command(flatten)]
+    runtime: RuntimeOptions,
     /// What to log: error, warn, info, debug or trace, or rules as `info,oxlan::node=trace`
     #[arg(long, env = "OXLAN_LOG", value_name = "RULES", default_value = "info")]
     log: String,
+}
+
+/// What a node's supervisor and its container runtime are told.
+#[derive(Debug, Args)]
+struct RuntimeOptions {
+    /// Answer HTTP probes here: /livez, and /readyz when pods can be attached [default: do not]
+    #[arg(long, env = "OXLAN_HEALTH_ADDR", value_name = "ADDR:PORT")]
+    health_addr: Option<SocketAddr>,
+    /// Write the CNI configuration into this directory as soon as pods can be attached [default: do not]
+    #[arg(long, env = "OXLAN_CNI_CONF_DIR", value_name = "DIR")]
+    cni_conf_dir: Option<PathBuf>,
+    /// Name of the configuration's file there; a container runtime takes the first by name
+    #[arg(
+        long,
+        env = "OXLAN_CNI_CONF_NAME",
+        value_name = "NAME",
+        default_value = CONF_NAME,
+        requires = "cni_conf_dir"
+    )]
+    cni_conf_name: String,
+    /// A CNI configuration of your own to write there, with other plugins behind oxlan-cni
+    #[arg(
+        long,
+        env = "OXLAN_CNI_CONF",
+        value_name = "FILE",
+        requires = "cni_conf_dir"
+    )]
+    cni_conf: Option<PathBuf>,
+}
+
+impl RuntimeOptions {
+    fn configuration(&self, run_dir: &Path) -> anyhow::Result<Option<Configuration>> {
+        let Some(dir) = self.cni_conf_dir.clone() else {
+            return Ok(None);
+        };
+        let text = match &self.cni_conf {
+            Some(file) => Configuration::read(file)?,
+            None => Configuration::shipped(run_dir),
+        };
+        let name = self.cni_conf_name.clone();
+        let configuration = Configuration { dir, name, text };
+        configuration.check()?;
+        Ok(Some(configuration))
+    }
 }
 
 /// Runs the agent until it is told to stop.
@@ -69,7 +119,10 @@ pub(super) fn run(options: Options) -> anyhow::Result<()> {
         .build()
         .context("cannot start threads")?;
     let directories = options.directories;
+    sysctl::find_them_in(&directories.proc_sys);
     let options = node::Options {
+        cni_conf: options.runtime.configuration(&directories.run.run_dir)?,
+        health_addr: options.runtime.health_addr,
         node: options.node,
         subnet_env: options.source.subnet_env(),
         source: options.source.chosen()?,

@@ -23,6 +23,7 @@ pub(super) fn run(options: Options) -> anyhow::Result<()> {
     if !options.yes && !confirmed(&options)? {
         bail!("nothing was removed");
     }
+    crate::host::sysctl::find_them_in(&options.directories.proc_sys);
     let removed = node::cleanup(&node::Directories {
         run: options.directories.run.run_dir,
         state: options.directories.state_dir,

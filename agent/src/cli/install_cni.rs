@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Args;
 
 use super::RunDir;
-use crate::cni::install::{Installation, PLUGIN};
+use crate::cni::install::{CONF_NAME, Configuration, Installation, PLUGIN};
 
 /// Options of `oxlan install-cni`.
 #[derive(Debug, Args)]
@@ -18,13 +18,16 @@ pub(super) struct Options {
     #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
     conf_dir: PathBuf,
     /// Name of the configuration's file; a runtime takes the first by name
-    #[arg(long, value_name = "NAME", default_value = "10-oxlan.conflist")]
+    #[arg(long, value_name = "NAME", default_value = CONF_NAME)]
     conf_name: String,
     /// The plugin [default: the one beside this program]
     #[arg(long, value_name = "FILE")]
     plugin: Option<PathBuf>,
     #[command(flatten)]
     run: RunDir,
+    /// Leave the configuration to the agent, which writes it when it is ready (its --cni-conf-dir)
+    #[arg(long)]
+    plugin_only: bool,
     /// Take both away instead
     #[arg(long)]
     remove: bool,
@@ -41,9 +44,11 @@ pub(super) fn run(options: Options) -> anyhow::Result<()> {
     let installation = Installation {
         plugin,
         bin_dir: options.bin_dir,
-        conf_dir: options.conf_dir,
-        conf_name: options.conf_name,
-        run_dir: options.run.run_dir,
+        conf: (!options.plugin_only).then(|| Configuration {
+            text: Configuration::shipped(&options.run.run_dir),
+            dir: options.conf_dir,
+            name: options.conf_name,
+        }),
     };
     let (word, files) = if options.remove {
         ("removed", installation.remove()?)

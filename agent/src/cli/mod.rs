@@ -88,6 +88,14 @@ pub(crate) struct Directories {
         default_value = "/sys/fs/bpf/oxlan"
     )]
     pub(crate) bpf_dir: PathBuf,
+    /// Where kernel parameters can be written: in a container, where the host's /proc/sys is mounted
+    #[arg(
+        long,
+        env = "OXLAN_PROC_SYS",
+        value_name = "DIR",
+        default_value = crate::host::sysctl::DEFAULT_ROOT
+    )]
+    proc_sys: PathBuf,
 }
 
 /// Options of every command that asks the agent.
@@ -125,6 +133,9 @@ impl Cli {
         }
     }
 }
+
+#[cfg(test)]
+mod manifest_tests;
 
 #[cfg(test)]
 mod tests {

@@ -25,7 +25,9 @@ pub use config::{
 };
 pub use etcd::{EtcdError, EtcdSource};
 pub use file::FileSource;
-pub use kube::{ClientError as KubeClientError, KubeError, KubeOptions, KubeSource};
+pub use kube::{
+    ClientError as KubeClientError, KubeError, KubeOptions, KubeSource, RIGHTS as KUBE_RIGHTS,
+};
 pub use parse::parse;
 pub use problem::Problem;
 pub use underlay::{UnderlayError, own_underlay};

@@ -14,7 +14,7 @@ use super::device::Device;
 const OLDEST_KERNEL: (u32, u32) = (6, 1);
 
 /// Capabilities that the agent uses, by number (include/uapi/linux/capability.h).
-const CAPABILITIES: [(u32, &str); 3] = [
+pub(crate) const CAPABILITIES: [(u32, &str); 3] = [
     (12, "CAP_NET_ADMIN"),
     (21, "CAP_SYS_ADMIN"),
     (39, "CAP_BPF"),
@@ -24,7 +24,9 @@ const CAPABILITIES: [(u32, &str); 3] = [
 #[derive(Debug, thiserror::Error)]
 pub enum Trouble {
     /// The process may not do what it must.
-    #[error("the agent lacks {missing}: start it as root, or in a privileged container")]
+    #[error(
+        "the agent lacks {missing}: start it as root, or give its container the capabilities that deploy/oxlan.yaml names"
+    )]
     Capabilities {
         /// Names of the missing capabilities.
         missing: String,
@@ -65,8 +67,13 @@ pub enum Trouble {
         package: &'static str,
     },
     /// Kernel parameters cannot be changed.
-    #[error("/proc/sys/net is not writable: a container needs to be privileged")]
-    Sysctl,
+    #[error(
+        "{path} is not writable: in a container mount the host's /proc/sys/net and name it with --proc-sys, as deploy/oxlan.yaml does"
+    )]
+    Sysctl {
+        /// The file that was tried.
+        path: PathBuf,
+    },
     /// Pods shall have IPv6 and the kernel has none.
     #[error(
         "pods shall have addresses of {prefix}, but this kernel has no IPv6 (is it started with ipv6.disable=1?)"
@@ -195,10 +202,9 @@ fn program(name: &'static str, package: &'static str) -> Option<Trouble> {
 }
 
 fn sysctls() -> Option<Trouble> {
-    let file = std::fs::OpenOptions::new()
-        .write(true)
-        .open("/proc/sys/net/ipv4/ip_forward");
-    file.err().map(|_| Trouble::Sysctl)
+    let path = super::sysctl::file("net/ipv4/ip_forward");
+    let file = std::fs::OpenOptions::new().write(true).open(&path);
+    file.err().map(|_| Trouble::Sysctl { path })
 }
 
 fn writable(directory: &Path, option: &'static str) -> Option<Trouble> {

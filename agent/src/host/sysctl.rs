@@ -6,9 +6,12 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
-/// Where parameters are.
-const ROOT: &str = "/proc/sys";
+/// Where parameters are, unless [`find_them_in`] said otherwise.
+pub const DEFAULT_ROOT: &str = "/proc/sys";
+
+static ROOT: OnceLock<PathBuf> = OnceLock::new();
 
 /// Name of the file with the originals in the state directory.
 const MEMORY: &str = "sysctls.json";
@@ -17,7 +20,9 @@ const MEMORY: &str = "sysctls.json";
 #[derive(Debug, thiserror::Error)]
 pub enum SysctlError {
     /// The parameter cannot be written.
-    #[error("cannot set {key} to {value}: is /proc/sys writable, and is the agent root?")]
+    #[error(
+        "cannot set {key} to {value}: is /proc/sys (--proc-sys) writable, and is the agent root?"
+    )]
     Write {
         /// The parameter, as `net/ipv4/ip_forward`.
         key: String,
@@ -38,10 +43,23 @@ pub enum SysctlError {
     },
 }
 
+/// From now on parameters are below this directory: in a container `/proc/sys` is read-only, and the
+/// host's is somewhere else. Only the first call counts.
+pub fn find_them_in(root: &Path) {
+    ROOT.get_or_init(|| root.to_owned());
+}
+
+/// The file of a parameter, as `net/ipv4/ip_forward`.
+#[must_use]
+pub fn file(key: &str) -> PathBuf {
+    let root = ROOT.get().map_or(Path::new(DEFAULT_ROOT), PathBuf::as_path);
+    root.join(key)
+}
+
 /// The value of a parameter; none if it does not exist or cannot be read.
 #[must_use]
 pub fn read(key: &str) -> Option<String> {
-    let text = std::fs::read_to_string(Path::new(ROOT).join(key)).ok()?;
+    let text = std::fs::read_to_string(file(key)).ok()?;
     Some(text.trim().to_owned())
 }
 
@@ -50,7 +68,7 @@ pub fn read(key: &str) -> Option<String> {
 /// # Errors
 /// When the system refuses.
 pub fn write(key: &str, value: &str) -> Result<(), SysctlError> {
-    std::fs::write(Path::new(ROOT).join(key), value).map_err(|source| SysctlError::Write {
+    std::fs::write(file(key), value).map_err(|source| SysctlError::Write {
         key: key.to_owned(),
         value: value.to_owned(),
         source,

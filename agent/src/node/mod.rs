@@ -8,21 +8,26 @@ mod memory;
 mod pass;
 mod pins;
 mod report;
+mod runtime;
 mod start;
 mod state;
 mod uplink;
 mod ways;
 mod xdp;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::RwLock;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::api::ApiError;
+use crate::api::health::{self, Probe};
 use crate::cluster::{ClusterError, SourceOptions};
+use crate::cni::install::Configuration;
 use crate::datapath::DatapathError;
 use crate::host::preflight::Trouble;
 use crate::host::rtnl::RtnlError;
@@ -58,6 +63,10 @@ pub struct Options {
     pub uplink: Option<String>,
     /// Whether XDP runs on the uplinks.
     pub xdp: XdpWish,
+    /// Where probes are answered, if they are.
+    pub health_addr: Option<SocketAddr>,
+    /// What tells the container runtime that pods can be attached, if the agent writes it.
+    pub cni_conf: Option<Configuration>,
 }
 
 /// Why the agent cannot start, or had to stop.
@@ -151,6 +160,13 @@ pub async fn run(options: Options) -> Result<(), NodeError> {
     let mut signals = events::Signals::new().map_err(NodeError::Signals)?;
     // Held until the end: two agents on one state directory would give addresses out twice.
     let _lock = Lock::take(&options.run_dir)?;
+    // Ends with this function, whatever it is doing.
+    let mut beside = JoinSet::new();
+    let probe = Probe::default();
+    if let Some(address) = options.health_addr {
+        beside.spawn(health::serve(health::bind(address).await?, probe.clone()));
+    }
+    let cni_conf = options.cni_conf.clone();
     // A source may wait for its server. What a start that ends here leaves is what a crash leaves.
     let started = tokio::select! {
         started = start::start(options) => started?,
@@ -169,7 +185,12 @@ pub async fn run(options: Options) -> Result<(), NodeError> {
     let shutdown = async move {
         let _ = stopped.await;
     };
+    let node = Arc::clone(&api.state.node);
     let mut server = tokio::spawn(crate::api::serve(api.listener, api.state, shutdown));
+    if let Some(conf) = cni_conf {
+        runtime::tell(conf, probe.clone(), &mut beside);
+    }
+    probe.started(node);
     tracing::info!("ready");
     let outcome = tokio::select! {
         name = signals.stop() => {

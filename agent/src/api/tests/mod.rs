@@ -1,6 +1,7 @@
 //! The API over a real socket, with real namespaces behind it and a fake datapath.
 
 mod cni;
+mod health;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};

@@ -26,6 +26,11 @@ use super::{
 pub use client::ClientError;
 use session::Session;
 
+/// All that the agent asks of the API server: resources of the core group, and the verbs. The manifest
+/// and the documents grant this and nothing more.
+pub const RIGHTS: [(&str, &[&str]); 2] =
+    [("nodes", &["list", "watch"]), ("nodes/status", &["patch"])];
+
 /// Options of the source.
 #[derive(Debug, Clone)]
 pub struct KubeOptions {
