@@ -51,6 +51,8 @@ enum Command {
     Dist(dist::Arguments),
     /// Run the tests of a tier, or of all
     Test(test::Arguments),
+    /// Try Oxlan on other kernels, in virtual machines
+    Vm(vm::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -64,6 +66,7 @@ fn main() -> ExitCode {
         Command::Image(arguments) => image::command(&arguments).map(done),
         Command::Dist(arguments) => dist::command(&arguments).map(done),
         Command::Test(arguments) => test::command(&arguments),
+        Command::Vm(arguments) => vm::command(&arguments),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

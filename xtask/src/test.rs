@@ -31,14 +31,14 @@ enum Tier {
     Netns,
     /// A container runtime that calls the plugin
     Runtime,
-    /// A selection of `netns` on other kernels in virtual machines, which is slow: not one of `all`
+    /// The same as `cargo xtask vm test`: on other kernels in virtual machines, which is slow and not one of `all`
     Vm,
     /// All of them but `vm`
     All,
 }
 
 /// What a test that cannot run here prints: this, its name, a colon and why.
-const SKIP_MARK: &str = "SKIPPED ";
+pub(crate) const SKIP_MARK: &str = "SKIPPED ";
 
 /// Tiers that need root: files of `tests/tests` belong to one by the start of their names.
 const ROOT_TIERS: [(Tier, &str, &[&str]); 3] = [
@@ -66,6 +66,16 @@ pub(crate) fn command(arguments: &Arguments) -> Result<ExitCode> {
         arguments.kernel.is_none() || arguments.tier == Tier::Vm,
         "--kernel is for `cargo xtask test vm`: the other tiers run on the kernel of this machine"
     );
+    if arguments.tier == Tier::Vm {
+        return vm::test::command(&vm::test::Arguments {
+            kernels: arguments.kernel.into_iter().collect(),
+            groups: Vec::new(),
+            tests: arguments.filter.iter().cloned().collect(),
+            all: false,
+            jobs: 1,
+            optional: false,
+        });
+    }
     let mut sums = Sums::default();
     let wanted = |tier| arguments.tier == Tier::All || arguments.tier == tier;
     let filter = arguments.filter.as_deref();
@@ -85,16 +95,6 @@ pub(crate) fn command(arguments: &Arguments) -> Result<ExitCode> {
     }
     if wanted(Tier::Netns) && filter.is_none() {
         sums.add("netns with XDP", xdp_command(), None);
-    }
-    if arguments.tier == Tier::Vm {
-        vm::prepare()?;
-        let kernels = arguments
-            .kernel
-            .map_or(vm::Suite::ALL.to_vec(), |one| vec![one]);
-        for kernel in kernels {
-            let command = vm::command(kernel, filter);
-            sums.add(&format!("vm {}", kernel.name()), command, filter);
-        }
     }
     sums.print();
     Ok(if sums.failed == 0 {
@@ -274,12 +274,12 @@ fn suite_name(target: &str) -> String {
 }
 
 /// The name in `test drift::sysctls ... FAILED`.
-fn failed_test(text: &str) -> Option<&str> {
+pub(crate) fn failed_test(text: &str) -> Option<&str> {
     text.strip_prefix("test ")?.strip_suffix(" ... FAILED")
 }
 
 /// Numbers of passed and failed tests in `test result: ok. 3 passed; 0 failed; ...`.
-fn result_line(text: &str) -> Option<(u32, u32)> {
+pub(crate) fn result_line(text: &str) -> Option<(u32, u32)> {
     let mut parts = text
         .strip_prefix("test result: ")?
         .split_once(". ")?

@@ -82,6 +82,8 @@ impl Datapath {
                 // A link that is not in force any more must not come back as a pin.
                 loaded.links.remove(&(program, ifindex));
                 self.pins.create_dirs()?;
+                // A filter without a pin beside it would be nobody's.
+                self.pins.require_bpffs()?;
                 clsact::attach(
                     classifier(&mut loaded.ebpf, program)?,
                     program,

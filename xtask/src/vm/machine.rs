@@ -1,83 +1,79 @@
-//! The virtual machine: how it is started, and what it does.
+//! A virtual machine: how it is started.
 
-use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use super::accelerator::Accelerator;
 use super::kernel::Kernel;
-use crate::workspace;
-
-/// How many times longer than on a real processor things may take.
-const SLOWNESS: u32 = 6;
-
-/// After which the machine is switched off, whatever it does.
-const LIMIT: &str = "40m";
 
 /// One processor: with several, each of which is a thread of the emulator that may be held up,
 /// the kernel reorders packets whenever a sender changes processors.
-const EMULATOR: &str = "qemu-system-x86_64 -accel tcg -cpu max -smp 1 -m 2048 -nodefaults \
-    -no-user-config -no-reboot -display none";
+const EMULATOR: &str =
+    "qemu-system-x86_64 -smp 1 -nodefaults -no-user-config -no-reboot -display none";
 
-/// A test executable and which of its tests to run.
-pub(super) struct Run<'a> {
-    pub(super) name: &'a str,
-    pub(super) path: &'a str,
-    /// Parts of names; all tests when empty.
-    pub(super) tests: Vec<&'a str>,
+/// What ends a program whose parent has ended.
+const FOLLOW_PARENT: &str = "setpriv --pdeathsig TERM";
+
+/// A machine that is to run a script.
+pub(super) struct Machine<'a> {
+    /// Where its files are.
+    pub(super) dir: &'a Path,
+    pub(super) kernel: &'a Kernel,
+    pub(super) initramfs: &'a Path,
+    pub(super) accelerator: Accelerator,
+    /// Memory in MiB.
+    pub(super) memory: u32,
+    /// Minutes after which it is switched off, whatever it does.
+    pub(super) limit: u32,
+    /// What it does once it has its root, after `inside.sh`.
+    pub(super) script: &'a str,
 }
 
-/// The command that boots the machine, shows its console and fails unless all was run.
-pub(super) fn command(
-    dir: &Path,
-    kernel: &Kernel,
-    initramfs: &Path,
-    runs: &[Run<'_>],
-) -> Result<Command> {
-    let dir = dir.canonicalize()?;
-    let boot = dir.join("boot.sh");
-    let inside = dir.join("inside.sh");
-    std::fs::write(&inside, inside_script(&kernel.release, runs))
-        .and_then(|()| std::fs::write(&boot, boot_script(&dir, kernel, initramfs)?))
-        .with_context(|| format!("cannot write to {}", dir.display()))?;
-    let mut command = Command::new("sh");
-    command.arg(boot);
-    Ok(command)
-}
-
-/// What boots the machine. It says on its second port that it has run everything.
-fn boot_script(dir: &Path, kernel: &Kernel, initramfs: &Path) -> std::io::Result<String> {
-    let absolute = |path: &Path| path.canonicalize().map(|path| path.display().to_string());
-    let dir = dir.display();
-    Ok(format!(
-        "# Boots Linux {release} and runs tests there; written by `cargo xtask test vm`.\n\
-         rm -f {dir}/done\n\
-         timeout {LIMIT} {EMULATOR} -kernel {image} -initrd {initramfs} \\\n    \
-         -append 'console=ttyS0 quiet panic=-1 oxlan.modules={modules} oxlan.script={dir}/inside.sh' \\\n    \
-         -virtfs local,path=/,mount_tag=root,security_model=none,readonly=on,multidevs=remap \\\n    \
-         -serial stdio -serial file:{dir}/done </dev/null\n\
-         grep -q done {dir}/done\n",
-        release = kernel.release,
-        image = absolute(&kernel.image)?,
-        modules = absolute(&kernel.modules)?,
-        initramfs = absolute(initramfs)?,
-    ))
-}
-
-/// What the machine does once it has its root.
-fn inside_script(release: &str, runs: &[Run<'_>]) -> String {
-    let mut script = String::from(include_str!("inside.sh"));
-    let _ = writeln!(script, "export OXLAN_TEST_SLOWNESS={SLOWNESS}");
-    let _ = writeln!(script, "cd {}", workspace::root().display());
-    for Run { name, path, tests } in runs {
-        let _ = writeln!(script, "echo '     Running {name} on {release}-'");
-        let tests = tests.join(" ");
-        let _ = writeln!(
-            script,
-            "{path} --color never --test-threads 1 {tests} || failed=1"
-        );
+impl Machine<'_> {
+    /// The command that boots it and shows its console. Its files can be used by hand, too.
+    pub(super) fn command(&self) -> Result<Command> {
+        let dir = self.dir.canonicalize()?;
+        let boot = dir.join("boot.sh");
+        let inside = format!("{}\n{}", include_str!("inside.sh"), self.script);
+        std::fs::write(dir.join("inside.sh"), inside)
+            .and_then(|()| std::fs::write(&boot, self.boot_script(&dir)?))
+            .with_context(|| format!("cannot write to {}", dir.display()))?;
+        let _ = std::fs::remove_file(done_file(&dir));
+        let mut command = Command::new("sh");
+        command.arg(boot);
+        Ok(command)
     }
-    script.push_str("finish\n");
-    script
+
+    /// Whether its script came to its end, and the kernel had nothing to complain about.
+    pub(super) fn is_done(&self) -> bool {
+        std::fs::read_to_string(done_file(self.dir)).is_ok_and(|text| text.contains("done"))
+    }
+
+    /// What boots it. On its second port it says that it has done everything.
+    fn boot_script(&self, dir: &Path) -> std::io::Result<String> {
+        let absolute = |path: &Path| path.canonicalize().map(|path| path.display().to_string());
+        let accelerator = self.accelerator.options();
+        Ok(format!(
+            "# Boots Linux {release} and runs inside.sh there; written by `cargo xtask vm`.\n\
+             exec {FOLLOW_PARENT} timeout --foreground {limit}m {FOLLOW_PARENT} {EMULATOR} \\\n    \
+             {accelerator} -m {memory} -kernel {image} -initrd {initramfs} \\\n    \
+             -append 'console=ttyS0 quiet panic=-1 oxlan.modules={modules} oxlan.script={dir}/inside.sh' \\\n    \
+             -virtfs local,path=/,mount_tag=root,security_model=none,readonly=on,multidevs=remap \\\n    \
+             -serial stdio -serial file:{done} </dev/null\n",
+            release = self.kernel.release,
+            limit = self.limit,
+            memory = self.memory,
+            image = absolute(&self.kernel.image)?,
+            modules = absolute(&self.kernel.modules)?,
+            initramfs = absolute(self.initramfs)?,
+            dir = dir.display(),
+            done = done_file(dir).display(),
+        ))
+    }
+}
+
+fn done_file(dir: &Path) -> PathBuf {
+    dir.join("done")
 }

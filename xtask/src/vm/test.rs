@@ -1,0 +1,323 @@
+//! `cargo xtask vm test`: groups of tests on kernels of Debian, and a table of what passed where.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+
+use super::accelerator::Accelerator;
+use super::kernel::{self, Kernel};
+use super::machine::Machine;
+use super::report::{Outcome, Report};
+use super::{Suite, console, initramfs};
+use crate::exec::{exec, output};
+use crate::{setup, workspace};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Suites of Debian whose kernels are booted; all when none is named
+    #[arg(value_enum, value_name = "KERNEL")]
+    pub(crate) kernels: Vec<Suite>,
+    /// Only this group of tests; may be given several times
+    #[arg(long = "group", value_enum, value_name = "GROUP")]
+    pub(crate) groups: Vec<Group>,
+    /// Only tests whose names contain one of these, separated by commas; without, all of `prog` and a
+    /// selection of `netns`
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    pub(crate) tests: Vec<String>,
+    /// All of `netns`, which takes hours where the processor is emulated
+    #[arg(long, conflicts_with = "tests")]
+    pub(crate) all: bool,
+    /// How many machines may run at the same time
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub(crate) jobs: u8,
+    /// Succeed, loudly, where no machine can be started or no kernel be fetched
+    #[arg(long)]
+    pub(crate) optional: bool,
+}
+
+/// Tests that belong together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Group {
+    /// Every program over packets, by BPF_PROG_TEST_RUN
+    Prog,
+    /// Clusters of nodes in network namespaces with real agents
+    Netns,
+}
+
+impl Group {
+    const ALL: [Self; 2] = [Self::Prog, Self::Netns];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Prog => "prog",
+            Self::Netns => "netns",
+        }
+    }
+
+    /// Its test executables, with the tests of each that say most about a kernel; all when none is
+    /// named. Those of `netns`: all programs load and forward, drift is seen without comparing all
+    /// the time, and a successor takes over.
+    const fn selection(self) -> &'static [(&'static str, &'static [&'static str])] {
+        match self {
+            Self::Prog => &[("prog", &[])],
+            Self::Netns => &[
+                ("netns_idle", &[]),
+                (
+                    "netns",
+                    &[
+                        "cleanup::nothing_is_left",
+                        "drift::maps::the_configuration_map",
+                        "drift::maps::the_pin_of_a_map",
+                        "drift::programs",
+                        "life::a_killed_agent_and_its_successor_lose_nothing",
+                        "outside::pods_reach_the_internet_as_their_node",
+                        "packet_shapes::fragments_arrive",
+                        "packet_shapes::segmented_udp_arrives",
+                        "reach::a_host_and_pods_of_another_node",
+                        "reach::pods_of_one_node",
+                        "reach::pods_of_two_nodes",
+                        "refusals::a_pods_own_tunnel",
+                    ],
+                ),
+            ],
+        }
+    }
+}
+
+/// What is run on every kernel.
+struct Plan {
+    groups: Vec<Group>,
+    tests: Vec<String>,
+    all: bool,
+    executables: BTreeMap<String, String>,
+}
+
+/// A kernel that is ready to be booted.
+struct Ready {
+    suite: Suite,
+    kernel: Kernel,
+    initramfs: PathBuf,
+}
+
+/// The command; fails when a test fails, and when a machine does not come to its end.
+pub(crate) fn command(arguments: &Arguments) -> Result<ExitCode> {
+    let ready = match fetch(or_all(&arguments.kernels, &Suite::ALL)) {
+        Ok(ready) => ready,
+        Err(error) if arguments.optional => return Ok(skip_loudly(&error)),
+        Err(error) => return Err(error),
+    };
+    let report = run(arguments, ready)?;
+    report.print();
+    Ok(if report.is_good() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn or_all<T: Copy>(named: &[T], all: &[T]) -> Vec<T> {
+    if named.is_empty() { all } else { named }.to_vec()
+}
+
+/// Ensures that there is what boots these kernels.
+fn fetch(suites: Vec<Suite>) -> Result<Vec<Ready>> {
+    setup::ensure()?;
+    super::prepare()?;
+    let ready = |suite: Suite| {
+        let kernel = kernel::unpack(suite)
+            .with_context(|| format!("the kernel of {} cannot be had", suite.name()))?;
+        let initramfs = initramfs::build(&suite.dir(), &kernel)?;
+        Ok(Ready {
+            suite,
+            kernel,
+            initramfs,
+        })
+    };
+    suites.into_iter().map(ready).collect()
+}
+
+fn skip_loudly(error: &anyhow::Error) -> ExitCode {
+    let line = "!".repeat(100);
+    println!(
+        "{line}\nSKIPPED: no other kernel was tried, none of the tests ran on one: {error:#}\n{line}"
+    );
+    ExitCode::SUCCESS
+}
+
+fn run(arguments: &Arguments, ready: Vec<Ready>) -> Result<Report> {
+    let groups = or_all(&arguments.groups, &Group::ALL);
+    let plan = Plan {
+        executables: build(&groups)?,
+        groups,
+        tests: arguments.tests.clone(),
+        all: arguments.all,
+    };
+    let Some(first) = ready.first() else {
+        return Ok(Report::default());
+    };
+    let accelerator = Accelerator::find(&first.kernel, &first.initramfs);
+    let several = arguments.jobs > 1 && ready.len() > 1;
+    let queue = Mutex::new(VecDeque::from_iter(ready.iter().enumerate()));
+    let outcomes = Mutex::new(BTreeMap::new());
+    let work = || {
+        while let Some((place, ready)) = take(&queue) {
+            let outcome = try_kernel(ready, &plan, accelerator, several);
+            let mut outcomes = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+            outcomes.insert(place, outcome);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..arguments.jobs {
+            scope.spawn(work);
+        }
+    });
+    let outcomes = outcomes
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
+    Ok(Report::new(&plan.groups, outcomes.into_values().collect()))
+}
+
+fn take<T>(queue: &Mutex<VecDeque<T>>) -> Option<T> {
+    let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+    queue.pop_front()
+}
+
+/// Runs the plan on one kernel.
+fn try_kernel(ready: &Ready, plan: &Plan, accelerator: Accelerator, several: bool) -> Outcome {
+    let Ready { suite, kernel, .. } = ready;
+    let prefix = if several {
+        format!("{:<18}", suite.name())
+    } else {
+        println!("\n==> {} on Linux {}", suite.name(), kernel.release);
+        String::new()
+    };
+    let mut outcome = Outcome::new(suite.name(), &kernel.release);
+    let machine = Machine {
+        dir: &suite.dir(),
+        kernel,
+        initramfs: &ready.initramfs,
+        accelerator,
+        memory: 2048,
+        limit: if plan.all { 240 } else { 40 },
+        script: &script(*suite, plan, accelerator),
+    };
+    let ended = machine
+        .command()
+        .and_then(|command| console::run(command, &prefix, |line| outcome.read(line)));
+    match ended {
+        Ok(_) if machine.is_done() => {}
+        Ok(status) => outcome.ended_early(&format!("it did not come to its end ({status})")),
+        Err(error) => outcome.ended_early(&format!("{error:#}")),
+    }
+    outcome
+}
+
+/// What the machine does.
+fn script(suite: Suite, plan: &Plan, accelerator: Accelerator) -> String {
+    let mut script = String::new();
+    let slowness = accelerator.slowness();
+    let _ = writeln!(script, "export OXLAN_TEST_SLOWNESS={slowness}");
+    let _ = writeln!(script, "cd {}", workspace::root().display());
+    for group in &plan.groups {
+        let _ = writeln!(
+            script,
+            "echo '{}{}'",
+            super::report::GROUP_MARK,
+            group.name()
+        );
+        let strict = suite.has_every_feature() || *group == Group::Netns;
+        let strict = if strict && !plan.all {
+            "OXLAN_TEST_NO_SKIP=1 "
+        } else {
+            ""
+        };
+        for (name, selected) in group.selection() {
+            let Some(path) = plan.executables.get(*name) else {
+                continue;
+            };
+            let selected = if plan.all { &[] } else { *selected };
+            let named: Vec<&str> = plan.tests.iter().map(String::as_str).collect();
+            let tests = if named.is_empty() {
+                selected.join(" ")
+            } else {
+                named.join(" ")
+            };
+            let _ = writeln!(
+                script,
+                "{strict}{path} --color never --test-threads 1 {tests} || failed=1"
+            );
+        }
+    }
+    script.push_str("finish\n");
+    script
+}
+
+/// Builds the agent, which the tests start, and the test executables of groups; their paths by name.
+fn build(groups: &[Group]) -> Result<BTreeMap<String, String>> {
+    exec(workspace::cargo().args(["build", "--package", "oxlan", "--bins"]))?;
+    let mut build = workspace::cargo();
+    build.args(["test", "--no-run", "--package", "oxlan-tests"]);
+    build.args(["--quiet", "--message-format", "json-render-diagnostics"]);
+    let names = groups.iter().flat_map(|group| group.selection());
+    for (name, _) in names {
+        build.args(["--test", name]);
+    }
+    let built: BTreeMap<String, String> =
+        output(&mut build)?.lines().filter_map(executable).collect();
+    for path in built.values() {
+        anyhow::ensure!(Path::new(path).is_file(), "cargo built no {path}");
+    }
+    Ok(built)
+}
+
+/// Name and path of an executable, from a line of cargo's messages.
+fn executable(message: &str) -> Option<(String, String)> {
+    let message: serde_json::Value = serde_json::from_str(message).ok()?;
+    let path = message.get("executable")?.as_str()?;
+    let name = message.get("target")?.get("name")?.as_str()?;
+    Some((name.to_owned(), path.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn executables_are_found_in_cargos_messages() {
+        let message = r#"{"reason":"compiler-artifact","package_id":"path+file:///x#oxlan-tests@0.1.0","target":{"kind":["test"],"name":"netns","src_path":"/x/main.rs"},"executable":"/x/target/debug/deps/netns-0a1b","fresh":true}"#;
+        let (name, path) = executable(message).unwrap();
+        assert_eq!(
+            (name.as_str(), path.as_str()),
+            ("netns", "/x/target/debug/deps/netns-0a1b")
+        );
+        let library = r#"{"reason":"compiler-artifact","target":{"name":"a"},"executable":null}"#;
+        assert_eq!(executable(library), None);
+    }
+
+    #[test]
+    fn a_skipped_test_counts_as_failed_where_the_kernel_has_everything() {
+        let plan = Plan {
+            groups: Group::ALL.to_vec(),
+            tests: Vec::new(),
+            all: false,
+            executables: [("prog", "/t/prog"), ("netns", "/t/netns")]
+                .map(|(name, path)| (name.to_owned(), path.to_owned()))
+                .into(),
+        };
+        let of = |suite| script(suite, &plan, Accelerator::Tcg);
+        assert!(of(Suite::Trixie).contains("\nOXLAN_TEST_NO_SKIP=1 /t/prog "));
+        assert!(of(Suite::Bookworm).contains("\n/t/prog "));
+        assert!(of(Suite::Bookworm).contains("\nOXLAN_TEST_NO_SKIP=1 /t/netns "));
+        assert!(of(Suite::Bookworm).contains(" reach::pods_of_two_nodes "));
+        let all = Plan { all: true, ..plan };
+        assert!(
+            script(Suite::Trixie, &all, Accelerator::Tcg)
+                .contains("\n/t/netns --color never --test-threads 1  ||")
+        );
+    }
+}
