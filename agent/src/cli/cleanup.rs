@@ -33,7 +33,10 @@ pub(super) fn run(options: Options) -> anyhow::Result<()> {
     for what in &removed.done {
         text += &format!("removed {what}\n");
     }
-    if removed.done.is_empty() && removed.failed.is_empty() {
+    for what in &removed.left {
+        text += &format!("left {what}\n");
+    }
+    if removed.done.is_empty() && removed.failed.is_empty() && removed.left.is_empty() {
         text += "nothing of Oxlan is on this node\n";
     }
     super::output::print(&text)?;

@@ -47,14 +47,40 @@ pub fn assemble(
     Ok((config, problems.into_vec()))
 }
 
+/// Prefixes of which no two overlap, each with something of its own; by first address.
+pub(super) struct Disjoint<T>(BTreeMap<IpAddr, (IpNet, T)>);
+
+impl<T> Default for Disjoint<T> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<T> Disjoint<T> {
+    /// One that overlaps this prefix. Prefixes overlap only if one is in the other: then it is the
+    /// neighbour by first address.
+    pub(super) fn overlapping(&self, prefix: &IpNet) -> Option<&(IpNet, T)> {
+        let before = self.0.range(..=prefix.network()).next_back();
+        let after = self.0.range(prefix.network()..).next();
+        let overlap = |other: &IpNet| other.contains(prefix) || prefix.contains(other);
+        let mut both = before.into_iter().chain(after);
+        both.find(|(_, (other, _))| overlap(other)).map(|(_, v)| v)
+    }
+
+    /// Adds a prefix that overlaps none.
+    pub(super) fn insert(&mut self, prefix: IpNet, of: T) {
+        self.0.insert(prefix.network(), (prefix, of));
+    }
+}
+
 /// What the nodes so far have.
 #[derive(Default)]
 struct Taken {
     names: BTreeSet<String>,
     underlay: HashMap<IpAddr, String>,
     macs: HashMap<Mac, String>,
-    /// By first address: none of them overlap.
-    prefixes: BTreeMap<IpAddr, (IpNet, String)>,
+    /// And whose they are.
+    prefixes: Disjoint<String>,
     /// Of each family: the programs probe once per distinct one.
     lengths: [BTreeSet<u8>; 2],
 }
@@ -81,7 +107,7 @@ impl Taken {
             has("vtep_mac", mac.to_string(), self.macs.get(&mac));
         }
         for prefix in &node.pod_cidrs {
-            if let Some((other, owner)) = self.overlapping(prefix) {
+            if let Some((other, owner)) = self.prefixes.overlapping(prefix) {
                 let wanted = format!("it overlaps {other} of node {owner:?}");
                 problems.value(&place("pod_cidrs"), prefix, wanted);
             }
@@ -94,15 +120,6 @@ impl Taken {
                 problems.value(&place("pod_cidrs"), prefix, wanted);
             }
         }
-    }
-
-    /// Prefixes overlap only if one is in the other: then it is the neighbour by first address.
-    fn overlapping(&self, prefix: &IpNet) -> Option<&(IpNet, String)> {
-        let before = self.prefixes.range(..=prefix.network()).next_back();
-        let after = self.prefixes.range(prefix.network()..).next();
-        let overlap = |other: &IpNet| other.contains(prefix) || prefix.contains(other);
-        let mut both = before.into_iter().chain(after);
-        both.find(|(_, (other, _))| overlap(other)).map(|(_, v)| v)
     }
 
     fn lengths(&self, prefix: &IpNet) -> &BTreeSet<u8> {
@@ -121,7 +138,7 @@ impl Taken {
             self.macs.insert(vtep.mac, name());
         }
         for prefix in &node.pod_cidrs {
-            self.prefixes.insert(prefix.network(), (*prefix, name()));
+            self.prefixes.insert(*prefix, name());
             let [v4, v6] = &mut self.lengths;
             let lengths = match prefix {
                 IpNet::V4(_) => v4,

@@ -1,4 +1,5 @@
 //! What a source has last seen, kept in the state directory: with it the agent starts while the source does not answer.
+//! Also what the agent has left elsewhere.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -10,6 +10,7 @@ mod follow;
 mod kube;
 mod parse;
 mod problem;
+pub mod traces;
 mod underlay;
 mod validate;
 

@@ -19,14 +19,26 @@ impl Datapath {
     ///
     /// As for [`Table::set`].
     pub fn write_pod(&self, address: &Addr, value: PodValue) -> Result<(), DatapathError> {
-        let mut value = match self.pods().get(address)? {
-            Some(entry) => value.with_marks_of(&entry),
-            None => value,
-        };
+        let before = self.pods().get(address)?;
+        let mut value = before.map_or(value, |entry| value.with_marks_of(&entry));
         if self.carried.contains(address) {
             value.flags |= pod_flags::TRANSLATED;
         }
-        self.pods().set(address, &value)
+        self.pods().set(address, &value)?;
+        let is_marked = value.flags & pod_flags::TRANSLATED != 0;
+        if before.is_some() && !is_marked && self.has_flow_of(address)? {
+            // A program has marked the entry after it was read here and before it was replaced.
+            value.flags |= pod_flags::TRANSLATED;
+            self.pods().set(address, &value)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the programs have noted a flow of this pod: they note the flow first and mark the pod then.
+    fn has_flow_of(&self, address: &Addr) -> Result<bool, DatapathError> {
+        let flows = self.flows().entries()?;
+        let mut ends = flows.iter().flat_map(|(flow, _)| [flow.src, flow.dst]);
+        Ok(ends.any(|end| end == *address))
     }
 
     /// Copies a predecessor's flows into new maps, so that connections to services survive an agent of another version.

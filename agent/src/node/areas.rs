@@ -124,12 +124,13 @@ impl Reconciler {
         report: &mut Report,
     ) {
         let desired = desire::tables(facts, overlay);
-        let settled = self.settled.tables.as_ref();
-        let which = settled.map_or(Which::ALL, |settled| Which {
-            pods: all || settled.pods != desired.pods,
-            routes: all || settled.routes != desired.routes,
-            vteps: all || settled.vteps != desired.vteps,
-            config: all || settled.config != desired.config,
+        // After a failure nothing is known of the maps, and the next pass reads them.
+        let settled = self.settled.tables.take();
+        let known = settled.as_ref().filter(|_| !all);
+        // The plugin's ADDs write there, too.
+        let which = known.map_or(Which::ALL, |settled| Which {
+            pods: settled.pods != desired.pods,
+            ..Which::default()
         });
         let actual = match observe::tables(&self.datapath, which) {
             Ok(actual) => actual,
@@ -137,9 +138,16 @@ impl Reconciler {
         };
         let plan = tables::plan(&desired, &actual);
         let repairs = settled
+            .as_ref()
             .filter(|_| !plan.is_empty())
             .map(|settled| tables::plan(settled, &actual));
         let repairs = repairs.unwrap_or_default();
+        let plan = match settled.filter(|_| !all) {
+            None => plan,
+            // Who else had changed a map would have been heard of: what was written last is there, and of
+            // thousands of entries only those of the nodes that have changed are written.
+            Some(settled) => tables::plan(&desired, &settled.except_pods(actual.pods)),
+        };
         let mut complete = true;
         let mut no_room: BTreeMap<&str, (String, usize)> = BTreeMap::new();
         for planned in &plan {

@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::lock::{Lock, LockError};
+use crate::cluster::traces::{Kind, Outcome};
 use crate::datapath;
 use crate::host::device::{self, Device};
 use crate::host::layer3;
@@ -14,6 +15,10 @@ use crate::host::sysctl::Originals;
 use crate::host::{nftables, ports};
 use crate::pods::HOST_IFNAME_PREFIX;
 use crate::reconcile::desire::OVERLAY;
+
+/// Where `oxlan install-cni` puts things if it is not told otherwise.
+const PLUGIN_PATH: &str = "/opt/cni/bin/oxlan-cni";
+const CONFIGURATION_PATH: &str = "/etc/cni/net.d/10-oxlan.conflist";
 
 /// Hexadecimal digits behind the prefix in the name of a pod's host side.
 const HOST_IFNAME_DIGITS: usize = 11;
@@ -34,8 +39,10 @@ pub struct Directories {
 pub struct Removed {
     /// In words, one thing each.
     pub done: Vec<String>,
-    /// What is left, with the reason.
+    /// What could not be removed, with the reason.
     pub failed: Vec<String>,
+    /// What is not only this node's, with the command that removes it.
+    pub left: Vec<String>,
 }
 
 impl Removed {
@@ -82,6 +89,7 @@ pub fn cleanup(directories: &Directories) -> Result<Removed, LockError> {
         }
     }
     sysctls(&directories.state, &mut removed);
+    traces(&directories.state, &mut removed);
     files(directories, &mut removed);
     drop(lock);
     Ok(removed)
@@ -131,6 +139,27 @@ fn sysctls(state_dir: &Path, removed: &mut Removed) {
     }
 }
 
+/// What the agent has written for others: another program's file, the cluster's own records.
+fn traces(state_dir: &Path, removed: &mut Removed) {
+    for kind in Kind::ALL {
+        match kind.take_away(state_dir) {
+            Outcome::Removed(path) => removed.done.push(path.display().to_string()),
+            Outcome::Left(what) => removed.left.push(what),
+            Outcome::Failed(path, error) => removed.fail(&path.display().to_string(), &error),
+            Outcome::Gone => {}
+        }
+    }
+    let installed = [PLUGIN_PATH, CONFIGURATION_PATH];
+    for path in installed
+        .into_iter()
+        .filter(|path| Path::new(path).exists())
+    {
+        removed.left.push(format!(
+            "{path}; remove it with: oxlan install-cni --remove"
+        ));
+    }
+}
+
 /// Only files that are known to be the agent's, and directories only when that leaves them empty.
 fn files(directories: &Directories, removed: &mut Removed) {
     let state = &directories.state;
@@ -145,6 +174,9 @@ fn files(directories: &Directories, removed: &mut Removed) {
         Err(error) => removed.fail(&attachments.display().to_string(), &error),
     }
     remove(&state.join("ipam.json"), removed);
+    for kind in Kind::ALL {
+        remove(&kind.path(state), removed);
+    }
     for source in crate::cluster::REMEMBERING {
         remove(crate::cluster::Cache::new(state, source).path(), removed);
     }

@@ -17,6 +17,7 @@ use super::xdp::Xdp;
 use super::{NodeError, Options, memory, uplink, ways};
 use crate::api::types::{Device as DeviceRow, Health};
 use crate::cluster::flannel::SubnetEnv;
+use crate::cluster::traces::{self, Trace};
 use crate::cluster::{ClusterConfig, ClusterError, Mode, NodeSpec};
 use crate::datapath::Datapath;
 use crate::host::device::{self, Device};
@@ -49,6 +50,7 @@ pub(super) struct Reconciler {
     /// Prefixes outside the cluster that see pods' own addresses.
     pub(super) unmasqueraded: Vec<IpNet>,
     subnet_env: Option<PathBuf>,
+    state_dir: PathBuf,
     pub(super) xdp: Xdp,
     pub(super) cluster: Arc<ClusterConfig>,
     /// Whether reading a version or whole maps has left memory free that should go back.
@@ -110,6 +112,7 @@ impl Reconciler {
             uplink_option: options.uplink.clone(),
             unmasqueraded: options.unmasqueraded.clone(),
             subnet_env: options.subnet_env.clone(),
+            state_dir: options.state_dir.clone(),
             xdp: Xdp::new(options.xdp),
             cluster,
             untidy: true,
@@ -333,6 +336,13 @@ impl Reconciler {
             mtu: self.pods.facts().mtu,
             ip_masq: true,
         };
+        let trace = Trace::File {
+            path: path.clone(),
+            text: text.to_text(),
+        };
+        if !text.is_at(path) {
+            traces::Kind::SubnetEnv.leave(&self.state_dir, &trace);
+        }
         match text.write(path) {
             Ok(true) => tracing::info!("wrote {}", path.display()),
             Ok(false) => {}

@@ -24,6 +24,19 @@ pub struct Desired {
     pub config: Config,
 }
 
+impl Desired {
+    /// The maps as they are when this is in them, but for `PODS`.
+    #[must_use]
+    pub fn except_pods(self, pods: Option<BTreeMap<Addr, PodValue>>) -> Actual {
+        Actual {
+            pods,
+            routes: Some(self.routes),
+            vteps: Some(self.vteps),
+            config: Some(self.config),
+        }
+    }
+}
+
 /// What is in the maps; none of what was not looked at because nothing can have changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Actual {

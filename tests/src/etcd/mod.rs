@@ -138,6 +138,20 @@ impl Etcd {
         self.user = Some(user.to_owned());
     }
 
+    /// What the first member counts, in the text form of Prometheus.
+    ///
+    /// # Errors
+    ///
+    /// If it does not answer.
+    pub fn metrics(&self) -> Result<String> {
+        let url = format!("{}/metrics", self.endpoint(0));
+        output(
+            self.netns
+                .command("curl")
+                .args(["--silent", "--fail", &url]),
+        )
+    }
+
     /// A key and its metadata; null if there is none.
     ///
     /// # Errors

@@ -57,7 +57,15 @@ async fn apply(endpoint: String, number: u8) -> Result<Held, EtcdError> {
         }),
         data_v6: None,
     };
-    acquire(&mut client, &endpoint, &applicant, &mut listed, announce).await
+    acquire(
+        &mut client,
+        &endpoint,
+        &applicant,
+        &mut listed,
+        &mut None,
+        announce,
+    )
+    .await
 }
 
 async fn all_at_once(endpoint: &str) -> Result<Vec<(u8, Held)>> {

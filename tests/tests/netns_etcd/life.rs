@@ -12,8 +12,12 @@ use crate::site::{
 
 /// Name of the key of a node's subnet.
 fn name(node: &Node) -> Result<String> {
-    let parts: Vec<String> = own(node)?.iter().map(|p| p.replace('/', "-")).collect();
-    Ok(parts.join("&"))
+    Ok(name_of(&own(node)?))
+}
+
+fn name_of(prefixes: &[String]) -> String {
+    let parts: Vec<String> = prefixes.iter().map(|p| p.replace('/', "-")).collect();
+    parts.join("&")
 }
 
 #[test]
@@ -56,11 +60,17 @@ fn a_node_without_memory_gets_its_subnet_again() {
         site.configure(DUAL)?;
         let node = site.start(0)?;
         let before = own(node)?;
+        let subnet_env = node.dirs.run.with_extension("env");
+        ensure!(subnet_env.exists());
         node.stop_agent()?;
-        node.cleanup()?;
+        let said = node.cleanup()?;
+        // What others go by stays, and is named with the command that takes it away.
+        let key = key(&name_of(&before));
+        ensure!(said.contains(&format!("del '{key}'")), "{said}");
+        ensure!(!subnet_env.exists(), "{said}");
         site.start(0)?;
         ensure!(own(node)? == before, "{:?} is not {before:?}", own(node)?);
-        let count = site.etcd.keys(&["--prefix", &key("")])?.len();
+        let count = site.etcd.keys(&["--prefix", &crate::site::key("")])?.len();
         ensure!(count == 1, "{count} subnets for one node");
         Ok(())
     });

@@ -7,4 +7,5 @@ mod life;
 mod outage;
 mod refused;
 mod secured;
+mod setbacks;
 mod site;

@@ -49,7 +49,7 @@ fn hostile_values_are_left_out_and_named() {
             (
                 "10.244.8.128-25",
                 &value(24, "02:0a:00:00:00:18"),
-                "it overlaps 10.244.8.0/24 of node \"192.168.50.8\"",
+                "subnet 10.244.8.128-25: it overlaps subnet 10.244.8.0-24, which is older",
             ),
             (
                 "10.99.0.0-24",

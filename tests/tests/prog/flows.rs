@@ -299,3 +299,24 @@ fn a_mark_outlives_a_change_of_the_entry() {
         .unwrap();
     assert!(is_marked(&world, a));
 }
+
+/// A program marks the entry between the moments in which the agent reads it and replaces it: it had noted the
+/// flow before, by which the agent finds out.
+#[test]
+fn a_mark_that_was_lost_with_the_entry_is_set_again() {
+    let Some(world) = World::new() else { return };
+    let [a, b, ..] = NAMES[0];
+    for end in [a, b] {
+        assert!(!is_marked(&world, end));
+        let pod = world.datapath.pods().get(&addr(end)).unwrap().unwrap();
+        world.datapath.write_pod(&addr(end), pod).unwrap();
+        assert!(!is_marked(&world, end), "there is no flow");
+    }
+    let flow = key(a, b, TCP);
+    world.datapath.flows().set(&flow, &flow_value()).unwrap();
+    for end in [a, b] {
+        let pod = world.datapath.pods().get(&addr(end)).unwrap().unwrap();
+        world.datapath.write_pod(&addr(end), pod).unwrap();
+        assert!(is_marked(&world, end), "{end}");
+    }
+}

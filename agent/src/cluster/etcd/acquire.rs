@@ -16,6 +16,9 @@ use crate::cluster::flannel::Subnets;
 /// Others may be faster so often.
 const ATTEMPTS: u32 = 100;
 
+/// A member that does not take a lease back within this time is not waited for.
+const GIVE_BACK: Duration = Duration::from_secs(2);
+
 /// Who wants a subnet, and of what.
 #[derive(Debug, Clone)]
 pub struct Applicant<'a> {
@@ -54,6 +57,9 @@ enum Attempt {
 /// Gets a subnet for an applicant, of which `announce` says what it wants to stand there, given what
 /// stood there. `listed` is brought up to date with what was written.
 ///
+/// `spare` is a lease that was granted and is not used: an attempt that fails or is cut short leaves it
+/// to the next one, or etcd would have one more for each attempt.
+///
 /// # Errors
 /// When none is free, or etcd does not do what it is asked.
 pub async fn acquire(
@@ -61,18 +67,32 @@ pub async fn acquire(
     endpoint: &str,
     applicant: &Applicant<'_>,
     listed: &mut Listed,
+    spare: &mut Option<i64>,
     announce: impl Fn(Option<&Holder>) -> Holder,
 ) -> Result<Held, EtcdError> {
     let mut desk = Desk {
         client,
         endpoint,
         applicant,
-        granted: None,
+        spare,
+        is_known_to_live: false,
     };
+    let held = settle(&mut desk, listed, announce).await;
+    desk.give_back(held.as_ref().ok()).await;
+    held
+}
+
+/// Tries until a subnet is there.
+async fn settle(
+    desk: &mut Desk<'_>,
+    listed: &mut Listed,
+    announce: impl Fn(Option<&Holder>) -> Holder,
+) -> Result<Held, EtcdError> {
+    let applicant = desk.applicant;
     for attempt in 0..ATTEMPTS {
         if attempt > 0 {
             super::session::pause(attempt.min(6)).await;
-            *listed = list(desk.client, endpoint, applicant.prefix).await?;
+            *listed = list(desk.client, desk.endpoint, applicant.prefix).await?;
         }
         let wish = Wish {
             network: applicant.network,
@@ -102,7 +122,6 @@ pub async fn acquire(
             }
         };
         if let Attempt::Done(held) = tried {
-            desk.give_back(&held).await;
             return Ok(held);
         }
     }
@@ -114,8 +133,10 @@ struct Desk<'a> {
     client: &'a mut Client,
     endpoint: &'a str,
     applicant: &'a Applicant<'a>,
-    /// A lease that has been granted.
-    granted: Option<i64>,
+    /// A lease that has been granted, and not used yet.
+    spare: &'a mut Option<i64>,
+    /// Whether the member has said of it that it has not expired.
+    is_known_to_live: bool,
 }
 
 impl Desk<'_> {
@@ -136,12 +157,7 @@ impl Desk<'_> {
         for (name, modified) in wish.outdated(registry) {
             let key = self.key(&name);
             let same = Compare::mod_revision(key.as_str(), CompareOp::Equal, modified);
-            let txn = Txn::new().when([same]).and_then([TxnOp::delete(key, None)]);
-            self.client
-                .kv_client()
-                .txn(txn)
-                .await
-                .map_err(self.fault())?;
+            self.commit(same, TxnOp::delete(key, None)).await?;
             registry.remove(&name);
         }
         Ok(())
@@ -168,19 +184,10 @@ impl Desk<'_> {
             let same = Compare::mod_revision(key.as_str(), CompareOp::Equal, entry.modified);
             let keep_lease = PutOptions::new().with_ignore_lease();
             let put = TxnOp::put(key, holder.to_text(), Some(keep_lease));
-            let txn = Txn::new().when([same]).and_then([put]);
-            let done = self
-                .client
-                .kv_client()
-                .txn(txn)
-                .await
-                .map_err(self.fault())?;
-            if !done.succeeded() {
+            let Some(revision) = self.commit(same, put).await? else {
                 return Ok(Attempt::Lost);
-            }
-            modified = done
-                .header()
-                .map_or(modified, etcd_client::ResponseHeader::revision);
+            };
+            modified = revision;
         }
         let ttl = self.ttl(entry.lease).await?;
         let entry = Entry {
@@ -212,30 +219,16 @@ impl Desk<'_> {
         let leased = PutOptions::new().with_lease(lease);
         let text = holder.to_text();
         let put = TxnOp::put(key.as_str(), text.as_str(), Some(leased));
-        let txn = Txn::new().when([absent]).and_then([put]);
-        let done = self
-            .client
-            .kv_client()
-            .txn(txn)
-            .await
-            .map_err(self.fault())?;
-        if !done.succeeded() {
+        let Some(revision) = self.commit(absent, put).await? else {
             return Ok(Attempt::Lost);
-        }
-        let revision = done
-            .header()
-            .map_or(0, etcd_client::ResponseHeader::revision);
+        };
         if self
             .is_contested(&subnet, listed.revision, revision)
             .await?
         {
             let same = Compare::create_revision(key.as_str(), CompareOp::Equal, revision);
-            let txn = Txn::new().when([same]).and_then([TxnOp::delete(key, None)]);
-            self.client
-                .kv_client()
-                .txn(txn)
-                .await
-                .map_err(self.fault())?;
+            // If this fails the next attempt finds the key, and gives it up for the older one.
+            self.commit(same, TxnOp::delete(key, None)).await?;
             return Ok(Attempt::Lost);
         }
         let entry = Entry::new(&name, text.as_bytes(), revision, revision, lease);
@@ -277,14 +270,28 @@ impl Desk<'_> {
         Ok(others.into_iter().any(|other| other.overlaps(subnet)))
     }
 
+    /// Does this if that is so; etcd's revision of it.
+    async fn commit(&mut self, condition: Compare, step: TxnOp) -> Result<Option<i64>, EtcdError> {
+        let txn = Txn::new().when([condition]).and_then([step]);
+        let done = self.client.kv_client().txn(txn).await;
+        let done = done.map_err(self.fault())?;
+        let revision = done.header().map(etcd_client::ResponseHeader::revision);
+        Ok(done.succeeded().then_some(revision.unwrap_or(0)))
+    }
+
     async fn grant(&mut self) -> Result<i64, EtcdError> {
-        if let Some(lease) = self.granted {
-            return Ok(lease);
+        if let Some(lease) = *self.spare {
+            if self.is_known_to_live || self.renew(lease).await? {
+                self.is_known_to_live = true;
+                return Ok(lease);
+            }
+            *self.spare = None;
         }
         let seconds = i64::try_from(self.applicant.lease.as_secs()).unwrap_or(i64::MAX);
         let granted = self.client.lease_client().grant(seconds, None).await;
         let lease = granted.map_err(self.fault())?.id();
-        self.granted = Some(lease);
+        *self.spare = Some(lease);
+        self.is_known_to_live = true;
         Ok(lease)
     }
 
@@ -303,11 +310,19 @@ impl Desk<'_> {
     }
 
     /// A lease that was granted and not needed would only expire after a day.
-    async fn give_back(&mut self, held: &Held) {
-        if let Some(lease) = self.granted.filter(|lease| *lease != held.lease) {
-            // It costs nothing but a place in etcd's memory.
-            let _ = self.client.lease_client().revoke(lease).await;
+    async fn give_back(&mut self, held: Option<&Held>) {
+        let Some(lease) = *self.spare else { return };
+        let is_used = held.is_some_and(|held| held.lease == lease);
+        // What a failed attempt may have written after all goes with its lease.
+        if is_used || self.revoke(lease).await {
+            *self.spare = None;
         }
+    }
+
+    async fn revoke(&mut self, lease: i64) -> bool {
+        let mut leases = self.client.lease_client();
+        let revoked = tokio::time::timeout(GIVE_BACK, leases.revoke(lease)).await;
+        revoked.is_ok_and(|answer| answer.is_ok())
     }
 }
 

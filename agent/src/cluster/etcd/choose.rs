@@ -42,15 +42,16 @@ pub(super) enum Choice {
 
 impl Wish<'_> {
     /// A subnet that is the node's by its address, else the one it had, else a free one.
+    ///
+    /// Of several that are the node's the oldest one, for that is the one that the other nodes see,
+    /// whatever this one remembers.
     pub(super) fn choose(&self, registry: &Registry) -> Choice {
-        let mut own: Vec<_> = self
-            .own(registry)
-            .into_iter()
-            .filter(|(_, subnet, _)| self.fits(subnet))
-            .collect();
-        own.sort_by_key(|(_, subnet, _)| Some(*subnet) != self.before);
-        if let Some((name, subnet, holder)) = own.first() {
-            return Choice::Keep(**subnet, (*name).to_owned(), (*holder).clone());
+        let contested = registry.contested(self.network);
+        let own = self.own(registry).into_iter();
+        let mut own =
+            own.filter(|(name, subnet, _)| self.fits(subnet) && !contested.contains_key(name));
+        if let Some((name, subnet, holder)) = own.next() {
+            return Choice::Keep(*subnet, name.to_owned(), holder.clone());
         }
         let taken = Taken::new(registry, self);
         let before = self.before.filter(|s| self.fits(s) && taken.is_free(s));
@@ -60,13 +61,22 @@ impl Wish<'_> {
         }
     }
 
-    /// Subnets that are the node's and that the configuration no longer allows: names of keys and
-    /// when they were last written.
+    /// Subnets that are the node's and that the configuration no longer allows, or that it took
+    /// although an older one overlaps: names of keys and when they were last written.
     pub(super) fn outdated(&self, registry: &Registry) -> Vec<(String, i64)> {
-        let own = self.own(registry).into_iter();
-        own.filter(|(_, subnet, _)| !self.fits(subnet))
-            .filter_map(|(name, ..)| Some((name.to_owned(), registry.get(name)?.modified)))
-            .collect()
+        let contested = registry.contested(self.network);
+        let mut outdated = Vec::new();
+        for (name, subnet, _) in self.own(registry) {
+            let Some(entry) = registry.get(name) else {
+                continue;
+            };
+            // What has no lease was written by an administrator, who has to decide.
+            let given_up = entry.lease != 0 && contested.contains_key(name);
+            if given_up || !self.fits(subnet) {
+                outdated.push((name.to_owned(), entry.modified));
+            }
+        }
+        outdated
     }
 
     fn own<'a>(&self, registry: &'a Registry) -> Vec<(&'a str, &'a Subnet, &'a Holder)> {
@@ -225,7 +235,92 @@ mod tests {
         assert_eq!(kept(choice), "10.244.17.0-24", "the oldest that fits");
         assert_eq!(outdated, ["10.244.15.0-24"]);
         let (choice, _) = choose(SINGLE, Some("10.244.18.0-24"), &leases);
-        assert_eq!(kept(choice), "10.244.18.0-24", "the one it had");
+        assert_eq!(
+            kept(choice),
+            "10.244.17.0-24",
+            "the one that the others see"
+        );
+    }
+
+    /// As after a failure between taking a subnet and looking whether somebody else has a part of it.
+    #[test]
+    fn an_own_subnet_that_overlaps_an_older_one_is_given_up() {
+        let theirs = ("10.244.16.0-24&fd00:10:244:7::-64", "192.168.50.2");
+        let ours = ("10.244.17.0-24&fd00:10:244:7::-64", "192.168.50.1");
+        let (choice, outdated) = choose(DUAL, Some(ours.0), &[theirs, ours]);
+        assert_eq!(outdated, [ours.0]);
+        assert!(!taken(choice).ends_with("fd00:10:244:7::-64"));
+        let (choice, outdated) = choose(DUAL, None, &[ours, theirs]);
+        assert_eq!(kept(choice), ours.0, "the older one");
+        assert!(outdated.is_empty(), "{outdated:?}");
+    }
+
+    /// Whatever keys there are, the node chooses what its peers see as its own.
+    #[test]
+    fn a_node_and_its_peers_agree_on_its_subnet() {
+        let names = [
+            "10.244.16.0-24",
+            "10.244.17.0-24",
+            "10.244.18.0-24",
+            "10.244.16.0-25",
+            "10.244.18.0-23",
+        ];
+        let conf = NetConf::parse(SINGLE.as_bytes(), "config").unwrap();
+        let network = conf.network();
+        let value = |last: usize| {
+            format!(
+                r#"{{"PublicIP":"192.168.50.{last}","BackendType":"vxlan","BackendData":{{"VNI":1,"VtepMAC":"02:00:00:00:00:0{last}"}}}}"#
+            )
+        };
+        let peer = crate::cluster::NodeSpec {
+            name: "peer".into(),
+            pod_cidrs: vec!["10.244.99.0/24".parse().unwrap()],
+            vteps: vec![crate::cluster::Vtep {
+                underlay: "192.168.50.9".parse().unwrap(),
+                mac: oxlan_common::addr::Mac::new([2, 0, 0, 0, 0, 9]),
+            }],
+        };
+        // Every key is nobody's, ours, or another node's, and every order of age.
+        for assignment in 0..3_usize.pow(5) {
+            for rotation in 0..names.len() {
+                let mut registry = Registry::default();
+                for (i, name) in names.iter().enumerate() {
+                    let holder = assignment / 3_usize.pow(u32::try_from(i).unwrap()) % 3;
+                    let age = i64::try_from((i + rotation) % names.len()).unwrap();
+                    if holder > 0 {
+                        registry.put(
+                            name,
+                            Entry::new(name, value(holder).as_bytes(), age, age, 7),
+                        );
+                    }
+                }
+                for before in [None, Some("10.244.17.0-24"), Some("10.244.18.0-24")] {
+                    let before = before.map(|name| Subnet::parse(name).unwrap());
+                    let wish = Wish {
+                        network: &network,
+                        families: &conf.subnets("config").unwrap(),
+                        underlay: &["192.168.50.1".parse().unwrap()],
+                        before: before.as_ref(),
+                        attempt: 0,
+                    };
+                    let mut registry = registry.clone();
+                    for (name, _) in wish.outdated(&registry) {
+                        registry.remove(&name);
+                    }
+                    let chosen = match wish.choose(&registry) {
+                        Choice::Keep(subnet, ..) => Some(subnet),
+                        Choice::Take(_) | Choice::Full(_) => None,
+                    };
+                    let seen = registry.cluster(&network, peer.clone(), "").unwrap();
+                    let seen = seen.nodes.iter().find(|n| n.name == "192.168.50.1");
+                    assert_eq!(
+                        chosen.map(|s| s.prefixes()),
+                        seen.map(|n| n.pod_cidrs.clone()),
+                        "{registry:?}"
+                    );
+                }
+            }
+        }
     }
 
     #[test]

@@ -124,7 +124,8 @@ impl EtcdError {
     pub(super) fn is_final(&self) -> bool {
         match self {
             Self::Client { source, .. } => is_refusal(source),
-            Self::Silent { .. } | Self::Watch { .. } | Self::Contended { .. } => false,
+            Self::Watch { reason, .. } => says_refusal(reason),
+            Self::Silent { .. } | Self::Contended { .. } => false,
             Self::File { .. }
             | Self::Endpoint { .. }
             | Self::NoConfig { .. }
@@ -152,7 +153,10 @@ fn is_refusal(error: &etcd_client::Error) -> bool {
     let etcd_client::Error::GRpcStatus(status) = error else {
         return false;
     };
-    let words = status.message();
+    says_refusal(status.message())
+}
+
+fn says_refusal(words: &str) -> bool {
     [
         "authentication failed",
         "permission denied",

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::record::Subnet;
+use super::record::{Holder, Subnet};
 use super::registry::{Entry, Registry};
 use super::{EtcdError, Prefix};
 use crate::cluster::flannel::NetConf;
@@ -30,12 +30,17 @@ pub(super) struct Known {
     pub(super) own: Subnet,
     /// Name of its key.
     pub(super) own_name: String,
+    /// What this node says of itself there, also while the key is gone.
+    pub(super) announced: Holder,
 }
 
 impl Memory {
     pub(super) fn of(known: &Known, prefix: &Prefix) -> Self {
-        let value = |entry: &Entry| entry.holder.as_ref().ok().map(super::Holder::to_text);
+        let value = |entry: &Entry| entry.holder.as_ref().ok().map(Holder::to_text);
         let readable = known.registry.by_age().into_iter();
+        // With its key gone the node has its subnet all the same until etcd says otherwise.
+        let gone = known.registry.get(&known.own_name).is_none();
+        let own = gone.then(|| (known.own_name.clone(), known.announced.to_text()));
         Self {
             prefix: prefix.as_str().to_owned(),
             config: String::from_utf8_lossy(&known.text).into_owned(),
@@ -43,6 +48,7 @@ impl Memory {
             // What could not be read then cannot be read later.
             subnets: readable
                 .filter_map(|(name, entry)| Some((name.to_owned(), value(entry)?)))
+                .chain(own)
                 .collect(),
         }
     }
@@ -69,12 +75,15 @@ impl Memory {
             let age = i64::try_from(age).unwrap_or(i64::MAX);
             registry.put(name, Entry::new(name, value.as_bytes(), age, age, 0));
         }
-        Ok(registry.get(&self.own).is_some().then(|| Known {
+        let entry = registry.get(&self.own);
+        let announced = entry.and_then(|e| e.holder.as_ref().ok()).cloned();
+        Ok(announced.map(|announced| Known {
             text,
             conf,
             registry,
             own,
             own_name: self.own.clone(),
+            announced,
         }))
     }
 }

@@ -5,6 +5,7 @@
 //! pkg/subnet/etcd: `local_manager.go` and `registry.go`.
 
 mod acquire;
+mod announcement;
 mod choose;
 mod client;
 mod error;

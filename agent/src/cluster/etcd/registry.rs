@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::record::{Holder, Subnet};
-use crate::cluster::assemble::{assemble, remarks};
+use crate::cluster::assemble::{Disjoint, assemble, remarks};
 use crate::cluster::{ClusterConfig, Network, NodeSpec, Problem};
 
 /// All subnets, by the names of their keys.
@@ -86,6 +86,28 @@ impl Registry {
         subnets.filter(|subnet| too_wide(subnet, network).is_none())
     }
 
+    /// Subnets that overlap an older one, by the names of their keys, with the older one's name: they
+    /// do not count, neither for the node that they name nor for the others.
+    #[must_use]
+    pub fn contested(&self, network: &Network) -> BTreeMap<&str, &str> {
+        let mut counting = Disjoint::default();
+        let mut contested = BTreeMap::new();
+        for (name, entry) in self.by_age() {
+            let Ok(subnet) = &entry.subnet else { continue };
+            if too_wide(subnet, network).is_some() {
+                continue;
+            }
+            let prefixes = subnet.prefixes();
+            let older = prefixes.iter().find_map(|p| counting.overlapping(p));
+            if let Some((_, older)) = older {
+                contested.insert(name, *older);
+            } else {
+                prefixes.into_iter().for_each(|p| counting.insert(p, name));
+            }
+        }
+        contested
+    }
+
     /// The cluster that all of them make, with `own` as the own node, whose key is named `own_name`.
     /// What cannot be is left out, and remarked.
     ///
@@ -100,8 +122,13 @@ impl Registry {
         let mut wrong = Vec::new();
         let mut notes = Vec::new();
         let mut candidates = vec![own];
+        let contested = self.contested(network);
         for (name, entry) in self.by_age() {
             if name == own_name {
+                continue;
+            }
+            if let Some(older) = contested.get(name) {
+                wrong.push(overlap(name, older));
                 continue;
             }
             match peer(entry, network) {
@@ -133,6 +160,14 @@ fn peer<'a>(
     }
     let node = holder.node(subnet, network)?;
     Ok(node.ok_or(holder.backend.as_str()))
+}
+
+fn overlap(name: &str, older: &str) -> Problem {
+    Problem {
+        place: format!("subnet {name}"),
+        value: None,
+        wanted: format!("it overlaps subnet {older}, which is older"),
+    }
 }
 
 /// Flannel's own rule: a network has room for four subnets at least (pkg/subnet/config.go).

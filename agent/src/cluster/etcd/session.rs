@@ -19,6 +19,9 @@ const LARGEST: usize = 64 << 20;
 /// A member that does not confirm a watch within this time is as good as down.
 const CONFIRM: Duration = Duration::from_secs(5);
 
+/// A conversation that has lasted so long was none that could not be.
+const LASTING: Duration = Duration::from_secs(30);
+
 /// Everything there is.
 #[derive(Debug, Default)]
 pub struct Listed {
@@ -58,6 +61,7 @@ pub(super) struct Session {
     prefix: Prefix,
     held: Held,
     renew_at: Instant,
+    began: Instant,
 }
 
 impl Session {
@@ -75,10 +79,15 @@ impl Session {
         let silent = || EtcdError::Silent {
             endpoint: endpoint.to_owned(),
         };
-        let watch = timeout(CONFIRM, client.watch(prefix.all(), Some(options))).await;
-        let watch = watch
-            .map_err(|_| silent())?
-            .map_err(EtcdError::client(endpoint))?;
+        // The stream begins before the member has looked whether this watch may be: its first message tells.
+        let confirmed = async {
+            let mut watch = client.watch(prefix.all(), Some(options)).await?;
+            let first = watch.message().await;
+            Ok((watch, first))
+        };
+        let confirmed = timeout(CONFIRM, confirmed).await.map_err(|_| silent())?;
+        let (watch, first) = confirmed.map_err(EtcdError::client(endpoint))?;
+        checked(endpoint, first)?;
         let renew_at = renewal(&held);
         Ok(Self {
             client,
@@ -87,14 +96,20 @@ impl Session {
             prefix: prefix.clone(),
             held,
             renew_at,
+            began: Instant::now(),
         })
+    }
+
+    /// Whether it has lasted, so that its end is no reason to wait before the next.
+    pub(super) fn has_lasted(&self) -> bool {
+        self.began.elapsed() >= LASTING
     }
 
     /// Waits for what is next. Nothing is lost when the caller stops to wait.
     pub(super) async fn wait(&mut self) -> Result<Happened, EtcdError> {
         loop {
             let response = tokio::select! {
-                message = self.watch.message() => self.checked(message)?,
+                message = self.watch.message() => checked(&self.endpoint, message)?,
                 () = tokio::time::sleep_until(self.renew_at) => return Ok(Happened::RenewalDue),
             };
             let changes = self.changes(&response);
@@ -113,7 +128,7 @@ impl Session {
             let Ok(message) = timeout(SOON, self.watch.message()).await else {
                 break;
             };
-            let response = self.checked(message)?;
+            let response = checked(&self.endpoint, message)?;
             all.extend(self.changes(&response));
         }
         Ok(all)
@@ -126,25 +141,6 @@ impl Session {
             return Ok(true);
         }
         renew(&mut self.client, &self.endpoint, self.held.lease).await
-    }
-
-    fn checked(
-        &self,
-        message: Result<Option<WatchResponse>, etcd_client::Error>,
-    ) -> Result<WatchResponse, EtcdError> {
-        let ended = |reason: String| EtcdError::Watch {
-            endpoint: self.endpoint.clone(),
-            reason,
-        };
-        let response = message.map_err(EtcdError::client(&self.endpoint))?;
-        let response = response.ok_or_else(|| ended("the connection has ended".into()))?;
-        if response.compact_revision() > 0 {
-            return Err(ended("what was missed has been compacted".into()));
-        }
-        if response.canceled() {
-            return Err(ended(response.cancel_reason().to_owned()));
-        }
-        Ok(response)
     }
 
     fn changes(&self, response: &WatchResponse) -> Vec<Change> {
@@ -165,6 +161,26 @@ impl Session {
         };
         response.events().iter().filter_map(change).collect()
     }
+}
+
+/// What a watch says, unless that is its end.
+fn checked(
+    endpoint: &str,
+    message: Result<Option<WatchResponse>, etcd_client::Error>,
+) -> Result<WatchResponse, EtcdError> {
+    let ended = |reason: String| EtcdError::Watch {
+        endpoint: endpoint.to_owned(),
+        reason,
+    };
+    let response = message.map_err(EtcdError::client(endpoint))?;
+    let response = response.ok_or_else(|| ended("the connection has ended".into()))?;
+    if response.compact_revision() > 0 {
+        return Err(ended("what was missed has been compacted".into()));
+    }
+    if response.canceled() {
+        return Err(ended(response.cancel_reason().to_owned()));
+    }
+    Ok(response)
 }
 
 /// At a third of the time: etcd may then be away for the other two.

@@ -7,12 +7,14 @@ use oxlan_common::addr::Mac;
 use tokio::time::Instant;
 
 use super::acquire::{Applicant, acquire};
+use super::announcement::announcement;
 use super::memory::{Known, Memory};
 use super::record::Holder;
 use super::session::{Change, Happened, Session, list, pause};
 use super::{EtcdError, Options, client};
-use crate::cluster::flannel::{BackendData, NetConf, VXLAN};
+use crate::cluster::flannel::NetConf;
 use crate::cluster::problem::Problems;
+use crate::cluster::traces::{self, Trace};
 use crate::cluster::validate::check_node;
 use crate::cluster::{
     Cache, ClusterConfig, ClusterError, NextVersion, NodeSpec, Own, Source, Vtep, own_underlay,
@@ -45,7 +47,10 @@ pub struct EtcdSource {
     lost: Option<String>,
     /// When what has changed is to be remembered.
     remember_at: Option<Instant>,
+    /// Attempts and conversations that came to nothing, one after the other.
     failures: u32,
+    /// A lease that was granted and not used.
+    spare: Option<i64>,
 }
 
 impl EtcdSource {
@@ -65,6 +70,7 @@ impl EtcdSource {
             lost: None,
             remember_at: None,
             failures: 0,
+            spare: None,
         }
     }
 
@@ -115,15 +121,25 @@ impl EtcdSource {
         if error.is_of_options() {
             return Err(error);
         }
-        let remembered = memory.map(|m| m.known(&self.options.prefix));
-        match remembered.transpose()?.flatten() {
-            Some(known) => {
-                self.known = Some(known);
-                self.complain(&error);
-                self.version()
-            }
-            None => Err(error),
-        }
+        let Some(known) = memory.and_then(|m| self.recalled(&m)) else {
+            return Err(error);
+        };
+        self.known = Some(known);
+        self.complain(&error);
+        // What is wrong with the memory must not hide what is wrong with etcd.
+        self.version().map_err(|of_memory| {
+            unusable(&of_memory);
+            error
+        })
+    }
+
+    /// What is remembered, if it can be used.
+    fn recalled(&self, memory: &Memory) -> Option<Known> {
+        let known = memory.known(&self.options.prefix);
+        known.unwrap_or_else(|error| {
+            unusable(&error);
+            None
+        })
     }
 
     fn memory(&self) -> Option<Memory> {
@@ -171,6 +187,7 @@ impl EtcdSource {
             Ok((_, true)) => Ok(false),
             Ok((changed, false)) => {
                 self.session = Some(session);
+                self.failures = 0;
                 if changed {
                     self.remember_at.get_or_insert(Instant::now() + REMEMBER);
                 }
@@ -180,7 +197,12 @@ impl EtcdSource {
                 tracing::info!("{error}; asking again");
                 // Another member, for this one may be the one that is ill.
                 self.next = self.next.wrapping_add(1);
-                Ok(false)
+                if session.has_lasted() {
+                    self.failures = 0;
+                    return Ok(false);
+                }
+                self.failures = self.failures.saturating_add(1);
+                Ok(self.complain(&error))
             }
         }
     }
@@ -209,10 +231,17 @@ impl EtcdSource {
                     };
                 }
                 Change::Put(name, entry) => {
-                    if name == known.own_name {
-                        let own = |h: &Holder| h.is_at(&self.underlay);
-                        anew |= !entry.holder.as_ref().is_ok_and(own);
-                    }
+                    let is_ours = |h: &Holder| h.is_at(&self.underlay);
+                    let is_ours = entry.holder.as_ref().is_ok_and(is_ours);
+                    let own = known.registry.get(&known.own_name);
+                    anew |= if name == known.own_name {
+                        let said = entry.holder.as_ref().ok().filter(|_| is_ours);
+                        known.announced = said.unwrap_or(&known.announced).clone();
+                        !is_ours
+                    } else {
+                        // The others go by the older key.
+                        is_ours && own.is_some_and(|own| entry.created < own.created)
+                    };
                     changed |= known.registry.put(&name, entry);
                 }
                 Change::Removed(name) => {
@@ -292,16 +321,31 @@ impl EtcdSource {
             before,
             lease: self.options.lease,
         };
-        let announce = |there: Option<&Holder>| self.announcement(&conf, there);
-        let held = acquire(&mut client, endpoint, &applicant, &mut listed, announce).await?;
+        let said = self.said_before();
+        let announce =
+            |there: Option<&Holder>| announcement(&self.underlay, &conf, there.or(said.as_ref()));
+        let spare = &mut self.spare;
+        let held = acquire(
+            &mut client,
+            endpoint,
+            &applicant,
+            &mut listed,
+            spare,
+            announce,
+        )
+        .await?;
         let session =
             Session::begin(client, endpoint, prefix, listed.revision, held.clone()).await?;
+        let own_name = held.subnet.name();
+        let entry = listed.registry.get(&own_name);
+        let there = entry.and_then(|e| e.holder.as_ref().ok());
         let known = Known {
             text,
+            announced: announcement(&self.underlay, &conf, there.or(said.as_ref())),
             conf,
             registry: listed.registry,
             own: held.subnet,
-            own_name: held.subnet.name(),
+            own_name,
         };
         Ok(self.now_known(known, session))
     }
@@ -334,13 +378,27 @@ impl EtcdSource {
             subnet = known.own_name,
             "etcd answers"
         );
+        let key = format!("{}{}", self.options.prefix.subnets(), known.own_name);
+        let trace = Trace::Elsewhere {
+            what: format!("the key {key} in etcd"),
+            command: format!("etcdctl --endpoints {} del '{key}'", session.endpoint),
+        };
+        traces::Kind::Etcd.leave(&self.own.state_dir, &trace);
         self.session = Some(session);
         self.known = Some(known);
-        self.failures = 0;
         if !same {
             self.remember();
         }
         !(same && silent)
+    }
+
+    /// What this node has said of itself: its MAC stays the same also when its key is gone.
+    fn said_before(&self) -> Option<Holder> {
+        if let Some(known) = &self.known {
+            return Some(known.announced.clone());
+        }
+        let memory = self.memory()?;
+        Some(self.recalled(&memory)?.announced)
     }
 
     fn remember(&mut self) {
@@ -353,41 +411,6 @@ impl EtcdSource {
         }
     }
 
-    /// What this node says of itself; it keeps the MAC that it has said before.
-    fn announcement(&self, conf: &NetConf, there: Option<&Holder>) -> Holder {
-        let said = there.and_then(|h| h.data_v4.or(h.data_v6));
-        let mac = said.map_or_else(|| self.fresh_mac(conf), |data| data.vtep_mac);
-        let data = BackendData {
-            vni: Some(conf.backend.vni),
-            vtep_mac: mac,
-        };
-        let mut holder = Holder {
-            public_v4: None,
-            public_v6: None,
-            backend: VXLAN.to_owned(),
-            data_v4: None,
-            data_v6: None,
-        };
-        for address in &self.underlay {
-            match address {
-                IpAddr::V4(v4) => {
-                    holder.public_v4 = Some(*v4);
-                    holder.data_v4 = Some(data);
-                }
-                IpAddr::V6(v6) => {
-                    holder.public_v6 = Some(*v6);
-                    holder.data_v6 = Some(data);
-                }
-            }
-        }
-        holder
-    }
-
-    fn fresh_mac(&self, conf: &NetConf) -> Mac {
-        let first = self.underlay.first();
-        first.map_or(Mac::ZERO, |underlay| conf.backend.vtep_mac(*underlay))
-    }
-
     /// The cluster as it is known.
     fn version(&self) -> Result<ClusterConfig, EtcdError> {
         let key = || self.options.prefix.config();
@@ -395,9 +418,8 @@ impl EtcdSource {
             return Err(EtcdError::NoConfig { key: key() });
         };
         let network = known.conf.network();
-        let entry = known.registry.get(&known.own_name);
-        let holder = entry.and_then(|e| e.holder.as_ref().ok());
-        let own = self.own_node(known, &self.announcement(&known.conf, holder));
+        let announced = announcement(&self.underlay, &known.conf, Some(&known.announced));
+        let own = self.own_node(known, &announced);
         let mut wrong = Problems::default();
         check_node(&own, &network, &mut wrong);
         let problems = wrong.into_vec();
@@ -450,6 +472,11 @@ fn usable(text: &[u8], key: &str) -> Result<NetConf, EtcdError> {
     // What it says of subnets, too, before anything relies on it.
     conf.subnets(key)?;
     Ok(conf)
+}
+
+fn unusable(error: &EtcdError) {
+    let error = crate::pods::chain(error);
+    tracing::warn!("cannot use what was remembered of the cluster: {error}");
 }
 
 /// Why there is nothing new, for people.

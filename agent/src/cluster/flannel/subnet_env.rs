@@ -48,16 +48,22 @@ impl SubnetEnv {
         text
     }
 
+    /// Whether the file says this.
+    #[must_use]
+    pub fn is_at(&self, path: &Path) -> bool {
+        std::fs::read(path).is_ok_and(|there| there == self.to_text().as_bytes())
+    }
+
     /// Writes the file unless it says the same already: a reader finds the old one or the new one, never a part.
     /// Whether it was written.
     ///
     /// # Errors
     /// When the system refuses.
     pub fn write(&self, path: &Path) -> Result<bool, SubnetEnvError> {
-        let text = self.to_text();
-        if std::fs::read(path).is_ok_and(|old| old == text.as_bytes()) {
+        if self.is_at(path) {
             return Ok(false);
         }
+        let text = self.to_text();
         let fault = |source| SubnetEnvError {
             path: path.to_owned(),
             source,

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::translate::{BACKEND, FAMILIES, FamilyKeys, Keys, MANAGED, OwnNode};
 use crate::cluster::flannel::{BackendData, VXLAN};
+use crate::cluster::traces::Trace;
 use crate::cluster::{Vni, Vtep, derived_vtep_mac};
 
 /// The VTEPs of this node at its addresses. Their MAC is the one that they have, else the one that
@@ -37,6 +38,18 @@ fn announced_mac(own: &OwnNode, key: &str) -> Option<Mac> {
     let text = own.node.annotation(key)?.as_str()?;
     let data = BackendData::parse(text, key).ok()?;
     Some(data.vtep_mac)
+}
+
+/// What announcing leaves on the Node, and how an administrator takes it away: other nodes go by it, so
+/// the node's own cleanup must not.
+pub(super) fn trace(node: &str, keys: &Keys) -> Trace {
+    let families = FAMILIES.iter().flat_map(|f| [f.address, f.data]);
+    let all = [MANAGED, BACKEND].into_iter().chain(families);
+    let removals: Vec<String> = all.map(|key| format!("{}-", keys.key(key))).collect();
+    Trace::Elsewhere {
+        what: format!("annotations of the Node {node}"),
+        command: format!("kubectl annotate node {node} {}", removals.join(" ")),
+    }
 }
 
 /// The patch of the Node's status that makes it announce this; none if it does already. Keys that

@@ -24,7 +24,7 @@ use super::version::version;
 use super::{KubeError, KubeOptions};
 use crate::cluster::flannel::NetConf;
 use crate::cluster::{
-    Cache, ClusterConfig, Network, NodeSpec, Own, Problem, UnderlayError, own_underlay,
+    Cache, ClusterConfig, Network, NodeSpec, Own, Problem, UnderlayError, own_underlay, traces,
 };
 
 /// Nodes per page of the list. A Node has some 15 KiB, and a page is in memory as a whole.
@@ -432,6 +432,8 @@ impl Session {
             return;
         };
         self.announce = false;
+        let trace = announce::trace(&self.own.node, &self.keys);
+        traces::Kind::Kube.leave(&self.own.state_dir, &trace);
         let vni = self.network.vni;
         match announce::patch(own, &spec.vteps, vni, &self.keys, Timestamp::now()) {
             None => self.announcer.nothing_to_do(),

@@ -49,7 +49,14 @@ fn two_agents_find_each_other_and_their_pods_talk() {
         );
         let source = site.node(1).oxlan_json("status")?["source"].clone();
         assert_eq!(source, "kube http://127.0.0.1:6443");
-        wait_until_no_problem(site.node(1))
+        wait_until_no_problem(site.node(1))?;
+        // What the agent wrote for others goes with it, or is named with the command that removes it.
+        site.node(1).stop_agent()?;
+        let said = site.node(1).cleanup()?;
+        let command = "kubectl annotate node node-1 flannel.alpha.coreos.com/kube-subnet-manager- ";
+        ensure!(said.contains(command), "{said}");
+        ensure!(!site.path("node-1-subnet.env").exists(), "{said}");
+        Ok(())
     });
 }
 
