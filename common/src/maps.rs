@@ -11,7 +11,7 @@ use crate::addr::{Addr, Mac};
 ///
 /// Increase it with every change that an older program or agent would misread. An agent that
 /// finds pinned maps of another version fills new ones and switches the programs over.
-pub const MAP_ABI: u32 = 2;
+pub const MAP_ABI: u32 = 3;
 
 /// Default capacity of `PODS`: pods of one node, one entry per address.
 pub const MAX_POD_ADDRESSES: u32 = 4096;
@@ -27,6 +27,16 @@ pub const MAX_PREFIX_LENGTHS: usize = 8;
 /// The map takes its memory when it is made, so this is not more than busy nodes need; the least
 /// recently used flow makes room for a new one.
 pub const MAX_FLOWS: u32 = 16384;
+
+/// Different sets of equal next hops that there can be; nodes behind the same routers share one.
+pub const MAX_HOP_SETS: u32 = 128;
+/// Capacity of `HOPS`, which takes its memory when it is made: all sets may change at once, and no set goes
+/// before routes refer to another one.
+pub const HOP_SETS_CAPACITY: u32 = 2 * MAX_HOP_SETS;
+/// Next hops of one set.
+pub const MAX_HOPS: usize = 8;
+/// Buckets of flows that share a set's next hops, a power of two: a next hop's part is exact to one of them.
+pub const HOP_BUCKETS: usize = 64;
 
 /// Uplinks that can have XDP; each costs a comparison per frame.
 pub const MAX_XDP_UPLINKS: usize = 4;
@@ -139,6 +149,28 @@ pub struct RouteValue {
     pub mtu: u16,
     /// Explicit padding.
     pub pad: [u8; 2],
+    /// Key in `HOPS` of all next hops, of which `next_hop` is the first; 0 if there is no other.
+    pub hops: u32,
+}
+
+/// A next hop.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+pub struct Hop {
+    /// The gateway; [`Addr::UNSPECIFIED`] is [`RouteValue::underlay`] itself, so that nodes on a link share a set.
+    pub address: Addr,
+    /// Interface index of the device towards it; 0 if the entry is not used.
+    pub ifindex: u32,
+}
+
+/// Value of `HOPS`: the equal next hops of a route, and which flows take which (RFC 2992).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct HopsValue {
+    /// The next hops.
+    pub hops: [Hop; MAX_HOPS],
+    /// For each bucket of flows, the index of its next hop.
+    pub buckets: [u8; HOP_BUCKETS],
 }
 
 /// Bits of [`RouteValue::flags`].
@@ -273,7 +305,9 @@ const _: () = {
     assert!(size_of::<FlowKey>() == 40);
     assert!(size_of::<FlowValue>() == 4);
     assert!(size_of::<RouteKey>() == 20);
-    assert!(size_of::<RouteValue>() == 52);
+    assert!(size_of::<RouteValue>() == 56);
+    assert!(size_of::<Hop>() == 20);
+    assert!(size_of::<HopsValue>() == 224);
     assert!(size_of::<VtepValue>() == 24);
     assert!(size_of::<Config>() == 156);
     assert!(size_of::<XdpUplink>() == 12);
@@ -285,8 +319,8 @@ const _: () = {
 mod user {
     //! aya wants its own marker for types it copies to and from the kernel.
     use super::{
-        Addr, AuditRecord, Config, Counter, FlowKey, FlowValue, PodValue, RouteKey, RouteValue,
-        VtepValue,
+        Addr, AuditRecord, Config, Counter, FlowKey, FlowValue, HopsValue, PodValue, RouteKey,
+        RouteValue, VtepValue,
     };
 
     macro_rules! kernel_pod {
@@ -306,6 +340,7 @@ mod user {
         Counter,
         FlowKey,
         FlowValue,
+        HopsValue,
         PodValue,
         RouteKey,
         RouteValue,

@@ -5,7 +5,7 @@ use aya_ebpf::helpers::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer};
 use bytemuck::Zeroable as _;
 use oxlan_common::addr::{Addr, Mac};
 use oxlan_common::counters::{DropReason, Verdict};
-use oxlan_common::decide::{self, Decapsulation, HostTask};
+use oxlan_common::decide::{self, Decapsulation, HostTask, Tables as _};
 use oxlan_common::maps::{Config, FlowKey, PodValue, RouteValue};
 use oxlan_common::packet::arp::Arp;
 use oxlan_common::packet::encap::{Carried, Encapsulation, Tunnel};
@@ -16,7 +16,7 @@ use oxlan_common::packet::{ETHERNET_LEN, Front, Packet as _, nd};
 use oxlan_common::wire::GATEWAY_MAC;
 
 use crate::skb::{Mark, Refused, Skb};
-use crate::tables::{self, count, count_drop, mark_aside, may_answer, packets};
+use crate::tables::{self, Maps, count, count_drop, mark_aside, may_answer, packets};
 use crate::tunnel_key;
 
 /// The next program of the hook, or the kernel, goes on with the packet: `TCX_NEXT`, and for clsact "no match".
@@ -159,9 +159,16 @@ pub(crate) fn encapsulate(
     config: &Config,
 ) -> i32 {
     let len = skb.len();
+    let hash = skb.flow_hash();
     let Some(sum) = decide::outer_sum(skb, front, route) else {
+        if let Some(bucket) = decide::send_bucket(route, hash) {
+            mark_aside(bucket);
+        }
         return to_host(skb, HostTask::Help);
     };
+    if decide::send_bucket(route, hash).is_some_and(|bucket| Maps.follows_aggregate(bucket)) {
+        return to_host(skb, HostTask::Help);
+    }
     let tunnel = Tunnel {
         src: *config.underlay_like(&route.underlay),
         dst: route.underlay,
@@ -170,7 +177,6 @@ pub(crate) fn encapsulate(
         dst_mac: route.mac,
         src_mac: config.vtep_mac,
     };
-    let hash = skb.flow_hash();
     if skb.grow_for_tunnel(!route.underlay.is_v4()).is_err() {
         // Nothing has changed, so the host's stack can route it to the overlay device.
         return to_host(skb, HostTask::Help);
@@ -189,7 +195,7 @@ pub(crate) fn encapsulate(
     }
     skb.adjust_sum(difference);
     count(Verdict::ToVtep, len);
-    to_neighbour(route.ifindex, &route.next_hop)
+    to_next_hop(route, hash)
 }
 
 /// Sends the packet as it is to the next hop towards another node.
@@ -207,7 +213,8 @@ pub(crate) fn route(skb: &mut Skb, front: &mut Front, route: &RouteValue) -> i32
 #[inline(always)]
 pub(crate) fn send_on(skb: &Skb, route: &RouteValue) -> i32 {
     count(Verdict::ToPeer, skb.len());
-    to_neighbour(route.ifindex, &route.next_hop)
+    let hash = if route.hops == 0 { 0 } else { skb.flow_hash() };
+    to_next_hop(route, hash)
 }
 
 /// Lets the overlay device encapsulate a packet of the host's to a VTEP.
@@ -326,6 +333,13 @@ fn readdress(
 fn to_peer(pod: &PodValue) -> i32 {
     // SAFETY: the helper takes two numbers and has no preconditions.
     unsafe { bpf_redirect_peer(pod.ifindex, 0) as i32 }
+}
+
+/// Sends a packet whose flow has this hash to the flow's next hop.
+#[inline(always)]
+fn to_next_hop(route: &RouteValue, hash: u32) -> i32 {
+    let (ifindex, address) = decide::next_hop(&Maps, route, hash);
+    to_neighbour(ifindex, address)
 }
 
 /// Sends by the kernel's neighbour entry for the next hop, which this keeps alive.

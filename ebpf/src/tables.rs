@@ -6,10 +6,10 @@ use oxlan_common::counters::{DropReason, Verdict};
 use oxlan_common::decide::Tables;
 use oxlan_common::limit::{self, ANSWER_BUCKETS};
 use oxlan_common::maps::{
-    Config, FlowKey, FlowValue, PodValue, RouteKey, RouteValue, VtepValue, pod_flags,
+    Config, FlowKey, FlowValue, HopsValue, PodValue, RouteKey, RouteValue, VtepValue, pod_flags,
 };
 
-use crate::maps::{ANSWERS, BULK, CONFIG, COUNTERS, FLOWS, PODS, ROUTES, VTEPS};
+use crate::maps::{ANSWERS, BULK, CONFIG, COUNTERS, FLOWS, HOPS, PODS, ROUTES, VTEPS};
 
 /// Ticks for which the followers of an aggregate go its way: longer than a softirq delays it.
 const FOLLOW_JIFFIES: u64 = 2;
@@ -35,6 +35,12 @@ impl Tables for Maps {
     fn route(&self, key: &RouteKey) -> Option<&RouteValue> {
         // SAFETY: as for `pod`.
         unsafe { ROUTES.get(key) }
+    }
+
+    #[inline(always)]
+    fn hops(&self, set: u32) -> Option<&HopsValue> {
+        // SAFETY: as for `pod`.
+        unsafe { HOPS.get(set) }
     }
 
     #[inline(always)]

@@ -274,7 +274,8 @@ pub fn node_entry(name: &str, pod_cidrs: &[String], number: u8, more: &str) -> S
     entry(name, pod_cidrs, &format!("\"{underlay}\""), more)
 }
 
-fn entry(name: &str, pod_cidrs: &[String], underlay: &str, more: &str) -> String {
+/// The same with underlay addresses as they stand in the file.
+pub(crate) fn entry(name: &str, pod_cidrs: &[String], underlay: &str, more: &str) -> String {
     format!(
         "\n[[node]]\nname = \"{name}\"\npod_cidrs = {pod_cidrs:?}\nunderlay = {underlay}\n{more}"
     )

@@ -1,21 +1,21 @@
 //! A fabric as data centres have it: every node holds its underlay address on the loopback and has
 //! two uplinks, each to a router of its own; so there is a router between any two nodes, twice.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use crate::cluster::node_entry;
+use crate::cluster::entry;
 use crate::netns::Netns;
 use crate::node::Node;
 use crate::scope::Scope;
-use crate::underlay::node_v4;
+use crate::underlay::{node_v4, node_v6};
 
 /// A node's uplinks; the first leads to the first router.
 pub const UPLINKS: [&str; 2] = ["eth0", "eth1"];
 
-/// Nodes and routers.
+/// Nodes and routers. All have addresses of both families; the cluster file names the nodes' IPv4 ones.
 #[derive(Debug)]
 pub struct Fabric {
     /// The nodes, whose agents are not started by themselves.
@@ -66,9 +66,13 @@ impl Fabric {
     fn add_node(&mut self, number: u8, file: PathBuf) -> Result<()> {
         let node = self.scope.netns(&format!("node-{number}"))?;
         let underlay = node_v4(number);
-        node.run(&format!("ip address add {underlay}/32 dev lo"))?;
+        let underlay_v6 = node_v6(number);
+        node.run_all(&[
+            &format!("ip address add {underlay}/32 dev lo"),
+            &format!("ip address add {underlay_v6}/128 dev lo"),
+        ])?;
         for ((at, router), uplink) in self.routers.iter().enumerate().zip(UPLINKS) {
-            let own = uplink_v4(at, number);
+            let (own, own_v6) = (uplink_v4(at, number), uplink_v6(at, number));
             node.run_all(&[
                 &format!(
                     "ip link add {uplink} type veth peer name node{number} netns {}",
@@ -76,24 +80,54 @@ impl Fabric {
                 ),
                 &format!("ip link set {uplink} up"),
                 &format!("ip address add {own}/31 dev {uplink}"),
+                &format!("ip address add {own_v6}/127 dev {uplink} nodad"),
             ])?;
-            router.run_all(&[
-                &format!("ip link set node{number} up"),
-                &format!(
-                    "ip address add {}/31 dev node{number}",
-                    router_v4(at, number)
-                ),
-                &format!("ip route add {underlay}/32 via {own}"),
-            ])?;
+            self.plug(at, number)?;
         }
         let [a, b] = [0, 1].map(|at| router_v4(at, number));
         node.run(&format!(
             "ip route add 192.168.50.0/24 src {underlay} nexthop via {a} nexthop via {b}"
         ))?;
+        let [a, b] = [0, 1].map(|at| router_v6(at, number));
+        node.run(&format!(
+            "ip route add fd00:50::/64 src {underlay_v6} nexthop via {a} nexthop via {b}"
+        ))?;
         let cidrs = pod_cidrs(number);
         self.nodes
             .push(Node::new(&self.scope, number, node, cidrs, file));
         Ok(())
+    }
+
+    /// Puts the cable between a router and a node in, with what the router has to know of the node.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn plug(&self, router: usize, node: u8) -> Result<()> {
+        let (v4, v6) = (uplink_v4(router, node), uplink_v6(router, node));
+        let own = (router_v4(router, node), router_v6(router, node));
+        let mut lines = vec![
+            format!("ip link set node{node} up"),
+            format!("ip address replace {}/31 dev node{node}", own.0),
+            format!("ip address replace {}/127 dev node{node} nodad", own.1),
+            format!("ip route replace {}/32 via {v4}", node_v4(node)),
+            format!("ip route replace {}/128 via {v6}", node_v6(node)),
+        ];
+        for (cidr, via) in pod_cidrs(node).iter().zip([IpAddr::from(v4), v6.into()]) {
+            lines.push(format!("ip route replace {cidr} via {via}"));
+        }
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        self.routers[router].run_all(&lines)
+    }
+
+    /// Pulls the cable between a router and a node: the node's uplink has no carrier.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn unplug(&self, router: usize, node: u8) -> Result<()> {
+        let line = format!("ip link set node{node} down");
+        self.routers[router].run(&line).map(drop)
     }
 
     /// Writes the cluster file, in place of another.
@@ -102,16 +136,47 @@ impl Fabric {
     ///
     /// If it cannot be written.
     pub fn write_file(&self, network: &str) -> Result<()> {
+        self.write_file_over(network, |number| node_v4(number).into())
+    }
+
+    /// The same with other underlay addresses of the nodes.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written.
+    pub fn write_file_over(&self, network: &str, underlay: fn(u8) -> IpAddr) -> Result<()> {
         let mut text =
             format!("[network]\npod_cidrs = [\"10.244.0.0/16\", \"fd00:244::/48\"]\n{network}\n");
         for node in &self.nodes {
-            text.push_str(&node_entry(&node.name, &node.pod_cidrs, node.number, ""));
+            let underlay = format!("\"{}\"", underlay(node.number));
+            text.push_str(&entry(&node.name, &node.pod_cidrs, &underlay, ""));
         }
         let file = self.scope.dir().join("cluster.toml");
         let new = file.with_extension("new");
         std::fs::write(&new, text)
             .and_then(|()| std::fs::rename(&new, &file))
             .with_context(|| format!("cannot write {}", file.display()))
+    }
+
+    /// Makes routes on the nodes to each other's pod CIDRs by both routers, as a routing daemon does.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn route_pods(&self) -> Result<()> {
+        for node in &self.nodes {
+            for other in self.nodes.iter().filter(|n| n.number != node.number) {
+                let [v4, v6] = [&other.pod_cidrs[0], &other.pod_cidrs[1]];
+                let (via, number) = ("nexthop via", node.number);
+                let [a, b] = [0, 1].map(|at| router_v4(at, number));
+                let [a6, b6] = [0, 1].map(|at| router_v6(at, number));
+                node.netns.run_all(&[
+                    &format!("ip route add {v4} {via} {a} {via} {b}"),
+                    &format!("ip route add {v6} {via} {a6} {via} {b6}"),
+                ])?;
+            }
+        }
+        Ok(())
     }
 
     /// Starts all agents and waits until they answer.
@@ -150,6 +215,23 @@ pub fn router_v4(router: usize, node: u8) -> Ipv4Addr {
 #[must_use]
 pub fn uplink_v4(router: usize, node: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 60, u8::from(router > 0), node * 2 + 1)
+}
+
+/// The same for IPv6.
+#[must_use]
+pub fn router_v6(router: usize, node: u8) -> Ipv6Addr {
+    link_v6(router, node, 0)
+}
+
+/// The same for IPv6.
+#[must_use]
+pub fn uplink_v6(router: usize, node: u8) -> Ipv6Addr {
+    link_v6(router, node, 1)
+}
+
+fn link_v6(router: usize, node: u8, end: u16) -> Ipv6Addr {
+    let router = u16::from(router > 0);
+    Ipv6Addr::new(0xfd00, 0x60, router, node.into(), 0, 0, 0, end)
 }
 
 impl Drop for Fabric {

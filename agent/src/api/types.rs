@@ -182,10 +182,13 @@ pub struct RouteRow {
     pub local: bool,
     /// Underlay address of the VTEP.
     pub underlay: IpAddr,
-    /// Where packets go next: the node itself, or a gateway.
+    /// Where packets go next: the node itself, or a gateway. The first one of several.
     pub next_hop: IpAddr,
     /// Device towards the next hop.
     pub device: String,
+    /// All next hops, if flows are spread over several.
+    #[serde(default)]
+    pub next_hops: Vec<NextHopRow>,
     /// VXLAN network identifier.
     pub vni: u32,
     /// Largest packet of a pod that fits towards the prefix, bytes.
@@ -198,6 +201,17 @@ pub struct RouteRow {
     /// Whether nothing is encapsulated.
     #[serde(default)]
     pub direct: bool,
+}
+
+/// A next hop that takes a part of the flows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextHopRow {
+    /// The node itself, or a gateway.
+    pub address: IpAddr,
+    /// Device towards it.
+    pub device: String,
+    /// Its part, percent.
+    pub share: u8,
 }
 
 /// Packets with one outcome.

@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use super::Ask;
 use super::ask::ask;
 use super::output::{self, Format, duration, joined};
-use crate::api::types::{NodeRow, PodRow, RouteRow, VtepRow};
+use crate::api::types::{NextHopRow, NodeRow, PodRow, RouteRow, VtepRow};
 
 /// Something that has a row in a table.
 trait Row: DeserializeOwned {
@@ -107,8 +107,11 @@ impl Row for RouteRow {
     fn cells(&self) -> Vec<String> {
         let next_hop = if self.local {
             "-".to_owned()
-        } else {
+        } else if self.next_hops.is_empty() {
             format!("{}\n{}", self.next_hop, self.device)
+        } else {
+            let word = |hop: &NextHopRow| format!("{} {} {}%", hop.address, hop.device, hop.share);
+            joined(&self.next_hops.iter().map(word).collect::<Vec<_>>(), "\n")
         };
         vec![
             self.prefix.to_string(),
@@ -183,6 +186,7 @@ mod tests {
             underlay: "192.168.50.1".parse().unwrap(),
             next_hop: "192.168.50.1".parse().unwrap(),
             device: "eth0".into(),
+            next_hops: Vec::new(),
             mtu: 1450,
             vni: 1,
             vtep_mac: "0e:00:c0:a8:32:01".into(),

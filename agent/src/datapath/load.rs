@@ -12,7 +12,8 @@ use aya::{Ebpf, EbpfLoader, Pod};
 use oxlan_common::addr::Addr;
 use oxlan_common::counters::SLOTS;
 use oxlan_common::maps::{
-    Config, Counter, FlowKey, FlowValue, MAP_ABI, PodValue, RouteKey, RouteValue, VtepValue,
+    Config, Counter, FlowKey, FlowValue, HOP_SETS_CAPACITY, HopsValue, MAP_ABI, PodValue, RouteKey,
+    RouteValue, VtepValue,
 };
 
 use super::pins::Pins;
@@ -45,7 +46,7 @@ enum Capacity {
 }
 
 /// The maps that outlive the agent.
-pub(super) const PINNED_MAPS: [MapSpec; 6] = [
+pub(super) const PINNED_MAPS: [MapSpec; 7] = [
     MapSpec {
         name: "PODS",
         kind: MapType::Hash,
@@ -69,6 +70,14 @@ pub(super) const PINNED_MAPS: [MapSpec; 6] = [
         value_size: size_of::<VtepValue>(),
         flags: NO_PREALLOC,
         capacity: Capacity::Option(|options| options.max_vteps),
+    },
+    MapSpec {
+        name: "HOPS",
+        kind: MapType::Hash,
+        key_size: size_of::<u32>(),
+        value_size: size_of::<HopsValue>(),
+        flags: 0,
+        capacity: Capacity::Fixed(HOP_SETS_CAPACITY),
     },
     MapSpec {
         name: FLOWS,
@@ -168,6 +177,7 @@ fn assemble(
         pods: table(&mut ebpf, "PODS", options.max_pod_addresses, for_pods)?,
         routes: table(&mut ebpf, "ROUTES", options.max_routes, for_routes)?,
         vteps: table(&mut ebpf, "VTEPS", options.max_vteps, for_nodes)?,
+        hops: table(&mut ebpf, "HOPS", HOP_SETS_CAPACITY, "")?,
         flows: table(&mut ebpf, FLOWS, options.max_flows, for_flows)?,
         carried: BTreeSet::new(),
         config: Mutex::new(typed::<Array<MapData, Config>>(&mut ebpf, "CONFIG")?),

@@ -26,8 +26,8 @@ use aya::programs::links::FdLink;
 use oxlan_common::addr::Addr;
 use oxlan_common::counters::{DropReason, Verdict};
 use oxlan_common::maps::{
-    Config, Counter, FlowKey, FlowValue, MAX_FLOWS, MAX_POD_ADDRESSES, MAX_ROUTES, MAX_VTEPS,
-    PodValue, RouteKey, RouteValue, VtepValue,
+    Config, Counter, FlowKey, FlowValue, HopsValue, MAX_FLOWS, MAX_POD_ADDRESSES, MAX_ROUTES,
+    MAX_VTEPS, PodValue, RouteKey, RouteValue, VtepValue,
 };
 
 pub use attach::{Attached, Attachment};
@@ -86,6 +86,7 @@ pub struct Datapath {
     pods: TableData<Addr, PodValue>,
     routes: TableData<RouteKey, RouteValue>,
     vteps: TableData<Addr, VtepValue>,
+    hops: TableData<u32, HopsValue>,
     flows: TableData<FlowKey, FlowValue>,
     /// Ends of flows that were taken over into new maps.
     carried: BTreeSet<Addr>,
@@ -189,6 +190,12 @@ impl Datapath {
     #[must_use]
     pub fn routes(&self) -> Table<'_, RouteKey, RouteValue> {
         self.routes.table()
+    }
+
+    /// Sets of equal next hops, to which routes refer.
+    #[must_use]
+    pub fn hops(&self) -> Table<'_, u32, HopsValue> {
+        self.hops.table()
     }
 
     /// Nodes from which encapsulated packets are accepted.

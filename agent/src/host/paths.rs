@@ -46,6 +46,8 @@ pub struct Path {
     pub hop: NextHop,
     /// All next hops if there are several (equal-cost multipath), else nothing.
     pub shares: Vec<Share>,
+    /// Their equals that packets cannot take now, because the link is down.
+    pub down: Vec<Share>,
     /// Largest packet that fits on the way, bytes: the least MTU of the devices, or less by the
     /// route's metric or by path MTU discovery (RFC 1191, RFC 8201). None when a device has just gone.
     pub mtu: Option<u32>,
@@ -179,7 +181,7 @@ fn question(source: Option<IpAddr>, destination: IpAddr, flags: RouteFlags) -> M
 
 fn path(answer: &Answer, destination: IpAddr) -> Option<Path> {
     let shares = answer.route.as_ref().map(|r| usable(r, destination));
-    let mut shares = shares.unwrap_or_default();
+    let (mut shares, down) = shares.unwrap_or_default();
     let hop = match shares.first() {
         Some(share) => share.hop,
         None => next_hop(&answer.chosen, destination)?,
@@ -191,6 +193,7 @@ fn path(answer: &Answer, destination: IpAddr) -> Option<Path> {
     Some(Path {
         hop,
         shares,
+        down,
         mtu,
         expires,
     })
@@ -277,29 +280,27 @@ fn mtu_of(link: &Message, is_v6: bool) -> Option<u32> {
     mtu.map(|mtu| of_ipv6.map_or(mtu, |v6: u32| v6.min(mtu)))
 }
 
-/// The next hops of a multipath route that packets should take.
+/// The next hops of a multipath route that packets should take, and the others.
 ///
 /// The kernel goes on sending to a device without a carrier unless it is told otherwise by a
 /// sysctl; here such a next hop only counts while all are like it.
-fn usable(route: &RouteMessage, destination: IpAddr) -> Vec<Share> {
+fn usable(route: &RouteMessage, destination: IpAddr) -> (Vec<Share>, Vec<Share>) {
     let all = route.attributes.iter().find_map(|a| match a {
         RouteAttribute::MultiPath(hops) => Some(hops.as_slice()),
         _ => None,
     });
     let all = all.unwrap_or_default();
-    let alive = |hop: &&RouteNextHop| !hop.flags.contains(RouteNextHopFlags::Dead);
-    let linked = |hop: &&RouteNextHop| !hop.flags.contains(RouteNextHopFlags::Linkdown);
-    let share = |hop: &RouteNextHop| share(hop, destination);
-    let best: Vec<Share> = all
+    let alive = |hop: &RouteNextHop| !hop.flags.contains(RouteNextHopFlags::Dead);
+    let linked = |hop: &RouteNextHop| !hop.flags.contains(RouteNextHopFlags::Linkdown);
+    let some_linked = all.iter().any(|hop| alive(hop) && linked(hop));
+    let (used, down): (Vec<_>, Vec<_>) = all
         .iter()
-        .filter(alive)
-        .filter(linked)
-        .filter_map(share)
-        .collect();
-    if !best.is_empty() {
-        return best;
-    }
-    all.iter().filter(alive).filter_map(share).collect()
+        .partition(|hop| alive(hop) && (linked(hop) || !some_linked));
+    let shares = |hops: Vec<&RouteNextHop>| {
+        let shares = hops.into_iter().map(|hop| share(hop, destination));
+        shares.flatten().collect()
+    };
+    (shares(used), shares(down))
 }
 
 fn share(hop: &RouteNextHop, destination: IpAddr) -> Option<Share> {

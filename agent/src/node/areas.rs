@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use oxlan_common::maps::MAX_HOP_SETS;
 use tokio::runtime::Handle;
 
 use super::events::Dirty;
@@ -167,6 +168,12 @@ impl Reconciler {
         }
         for (error, entries) in no_room.into_values() {
             report.retry(format!("{entries} entries have no room: {error}"));
+        }
+        if desired.unspread > 0 {
+            report.problem(format!(
+                "{} pod CIDRs are behind more different sets of next hops than the {MAX_HOP_SETS} that are spread: packets there take the first next hop only",
+                desired.unspread
+            ));
         }
         if complete {
             self.settled.tables = Some(desired);

@@ -9,9 +9,9 @@ use std::time::Instant;
 use ipnet::IpNet;
 use nix::net::if_::if_indextoname;
 use oxlan_common::addr::Addr;
-use oxlan_common::maps::{Counter, RouteKey, route_flags};
+use oxlan_common::maps::{Counter, HOP_BUCKETS, Hop, HopsValue, RouteKey, RouteValue, route_flags};
 
-use crate::api::types::{Device, Health, NodeRow, RouteRow, Status, VtepRow, Xdp};
+use crate::api::types::{Device, Health, NextHopRow, NodeRow, RouteRow, Status, VtepRow, Xdp};
 use crate::api::{NodeFault, NodeView};
 use crate::cluster::{ClusterConfig, NodeSpec, Vtep};
 use crate::datapath::{AttachMode, Datapath};
@@ -132,8 +132,11 @@ impl NodeView for State {
             .flat_map(|n| n.underlay().map(|a| (a.into(), n.name.as_str())))
             .collect();
         let mut devices: HashMap<u32, String> = HashMap::new();
+        let sets: HashMap<u32, HopsValue> = self.datapath.hops().entries()?.into_iter().collect();
         let mut rows = Vec::new();
         for (key, value) in self.datapath.routes().entries()? {
+            let set = sets.get(&value.hops);
+            let next_hops = set.map(|set| next_hop_rows(set, &value, &mut devices));
             let device = devices
                 .entry(value.ifindex)
                 .or_insert_with(|| device_name(value.ifindex));
@@ -144,6 +147,7 @@ impl NodeView for State {
                 underlay: value.underlay.into(),
                 next_hop: value.next_hop.into(),
                 device: device.clone(),
+                next_hops: next_hops.unwrap_or_default(),
                 vni: value.vni,
                 mtu: value.mtu,
                 vtep_mac: value.mac.to_string(),
@@ -158,6 +162,31 @@ impl NodeView for State {
     fn counters(&self) -> Result<Vec<(u32, Counter)>, NodeFault> {
         Ok(self.datapath.counters()?)
     }
+}
+
+fn next_hop_rows(
+    set: &HopsValue,
+    route: &RouteValue,
+    devices: &mut HashMap<u32, String>,
+) -> Vec<NextHopRow> {
+    let row = |(at, hop): (u8, &Hop)| {
+        let part = set.buckets.iter().filter(|bucket| **bucket == at).count();
+        let address = if hop.address.is_unspecified() {
+            route.underlay
+        } else {
+            hop.address
+        };
+        let device = devices
+            .entry(hop.ifindex)
+            .or_insert_with(|| device_name(hop.ifindex));
+        NextHopRow {
+            address: address.into(),
+            device: device.clone(),
+            share: u8::try_from(part * 100 / HOP_BUCKETS).unwrap_or_default(),
+        }
+    };
+    let hops = (0..).zip(&set.hops);
+    hops.filter(|(_, hop)| hop.ifindex != 0).map(row).collect()
 }
 
 fn vtep_rows(node: &NodeSpec, ways: &Ways) -> Vec<VtepRow> {

@@ -146,6 +146,7 @@ mod tests {
             let path = Path {
                 hop,
                 shares: Vec::new(),
+                down: Vec::new(),
                 mtu: None,
                 expires: None,
             };

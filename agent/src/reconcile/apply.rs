@@ -79,6 +79,8 @@ pub fn table(datapath: &Datapath, step: &TableStep) -> Result<(), ApplyError> {
         TableStep::RemovePod(key) => datapath.pods().remove(key)?,
         TableStep::SetRoute(key, value) => datapath.routes().set(key, value)?,
         TableStep::RemoveRoute(key) => datapath.routes().remove(key)?,
+        TableStep::SetHops(key, value) => datapath.hops().set(key, value)?,
+        TableStep::RemoveHops(key) => datapath.hops().remove(key)?,
         TableStep::SetVtep(key, value) => datapath.vteps().set(key, value)?,
         TableStep::RemoveVtep(key) => datapath.vteps().remove(key)?,
         TableStep::SetConfig(config) => datapath.set_config(config)?,

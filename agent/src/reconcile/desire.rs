@@ -13,6 +13,7 @@ use oxlan_common::maps::{
 use oxlan_common::wire::{MIN_MTU_V6, OVERHEAD_V4, OVERHEAD_V6};
 
 use super::filters::Filter;
+use super::hops::Sets;
 use super::host::{Desired as Host, Overlay, PodDevice, Sysctl, Via};
 use super::tables::Desired as Tables;
 use super::ways::{Way, Ways};
@@ -269,13 +270,19 @@ impl<'a> Facts<'a> {
 /// What should be in the maps.
 #[must_use]
 pub fn tables(facts: &Facts<'_>, overlay_ifindex: u32) -> Tables {
-    let routes = facts.cluster.nodes.iter().flat_map(|node| {
-        let value = |p| (route_key(p), route_value(facts, node, p, overlay_ifindex));
-        node.pod_cidrs.iter().map(value).collect::<Vec<_>>()
-    });
+    let mut sets = Sets::default();
+    let mut routes = BTreeMap::new();
+    for node in &facts.cluster.nodes {
+        for prefix in &node.pod_cidrs {
+            let value = route_value(facts, node, prefix, overlay_ifindex, &mut sets);
+            routes.insert(route_key(prefix), value);
+        }
+    }
     Tables {
         pods: pods(facts, overlay_ifindex),
-        routes: routes.collect(),
+        routes,
+        hops: sets.values,
+        unspread: sets.refused,
         vteps: facts.others().flat_map(vteps).collect(),
         config: config(facts, overlay_ifindex),
     }
@@ -336,6 +343,7 @@ fn route_value(
     node: &NodeSpec,
     prefix: &IpNet,
     overlay_ifindex: u32,
+    sets: &mut Sets,
 ) -> RouteValue {
     // Without a family in common the entry still says whose prefix it is.
     let vtep = node.vtep(facts.own, prefix).or(node.vteps.first());
@@ -348,6 +356,7 @@ fn route_value(
         flags: route_flags::UNREACHABLE,
         mtu: facts.mtu,
         pad: [0; 2],
+        hops: 0,
     };
     if node.name == facts.own.name {
         return RouteValue {
@@ -368,6 +377,7 @@ fn route_value(
             ifindex: path.hop.ifindex,
             flags: 0,
             mtu: way.mtu().unwrap_or(facts.mtu),
+            hops: sets.key_of(path, nowhere.underlay),
             ..nowhere
         },
         Way::Direct(path) => RouteValue {
@@ -375,6 +385,7 @@ fn route_value(
             ifindex: path.hop.ifindex,
             flags: route_flags::DIRECT,
             mtu: way.mtu().unwrap_or(facts.mtu),
+            hops: sets.key_of(path, nowhere.underlay),
             ..nowhere
         },
     }

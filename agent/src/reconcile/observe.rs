@@ -84,6 +84,8 @@ pub struct Which {
     pub pods: bool,
     /// `ROUTES`.
     pub routes: bool,
+    /// `HOPS`.
+    pub hops: bool,
     /// `VTEPS`.
     pub vteps: bool,
     /// `CONFIG`.
@@ -95,6 +97,7 @@ impl Which {
     pub const ALL: Self = Self {
         pods: true,
         routes: true,
+        hops: true,
         vteps: true,
         config: true,
     };
@@ -115,10 +118,12 @@ fn without_marks(entries: Vec<(Addr, PodValue)>) -> BTreeMap<Addr, PodValue> {
 pub fn tables(datapath: &Datapath, which: Which) -> Result<Tables, DatapathError> {
     let pods = || datapath.pods().entries().map(without_marks);
     let routes = || datapath.routes().entries().map(BTreeMap::from_iter);
+    let hops = || datapath.hops().entries().map(BTreeMap::from_iter);
     let vteps = || datapath.vteps().entries().map(BTreeMap::from_iter);
     Ok(Tables {
         pods: which.pods.then(pods).transpose()?,
         routes: which.routes.then(routes).transpose()?,
+        hops: which.hops.then(hops).transpose()?,
         vteps: which.vteps.then(vteps).transpose()?,
         config: which.config.then(|| datapath.config()).transpose()?,
     })

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use oxlan_common::addr::{Addr, V4_PREFIX_BITS};
 use oxlan_common::maps::{
-    Config, PodValue, RouteKey, RouteValue, VtepValue, pod_flags, route_flags,
+    Config, HopsValue, PodValue, RouteKey, RouteValue, VtepValue, pod_flags, route_flags,
 };
 
 use super::{Found, Planned};
@@ -18,6 +18,10 @@ pub struct Desired {
     pub pods: BTreeMap<Addr, PodValue>,
     /// `ROUTES`.
     pub routes: BTreeMap<RouteKey, RouteValue>,
+    /// `HOPS`.
+    pub hops: BTreeMap<u32, HopsValue>,
+    /// Prefixes for whose next hops `HOPS` has no room: they have the first one only.
+    pub unspread: usize,
     /// `VTEPS`.
     pub vteps: BTreeMap<Addr, VtepValue>,
     /// `CONFIG`.
@@ -31,6 +35,7 @@ impl Desired {
         Actual {
             pods,
             routes: Some(self.routes),
+            hops: Some(self.hops),
             vteps: Some(self.vteps),
             config: Some(self.config),
         }
@@ -44,6 +49,8 @@ pub struct Actual {
     pub pods: Option<BTreeMap<Addr, PodValue>>,
     /// `ROUTES`.
     pub routes: Option<BTreeMap<RouteKey, RouteValue>>,
+    /// `HOPS`.
+    pub hops: Option<BTreeMap<u32, HopsValue>>,
     /// `VTEPS`.
     pub vteps: Option<BTreeMap<Addr, VtepValue>>,
     /// `CONFIG`.
@@ -61,6 +68,10 @@ pub enum Step {
     SetRoute(RouteKey, RouteValue),
     /// Remove an entry of `ROUTES`.
     RemoveRoute(RouteKey),
+    /// Write an entry of `HOPS`.
+    SetHops(u32, HopsValue),
+    /// Remove an entry of `HOPS`.
+    RemoveHops(u32),
     /// Write an entry of `VTEPS`.
     SetVtep(Addr, VtepValue),
     /// Remove an entry of `VTEPS`.
@@ -71,8 +82,9 @@ pub enum Step {
 
 /// The steps from `actual` to `desired`.
 ///
-/// In this order no packet meets a half-filled map: a node is known before packets go to it, a
-/// prefix length is announced after the first route that needs it, and removals come last.
+/// In this order no packet meets a half-filled map: a node is known before packets go to it, a set of
+/// next hops before a route refers to it and until none does, a prefix length is announced after the
+/// first route that needs it, and removals come last.
 #[must_use]
 pub fn plan(desired: &Desired, actual: &Actual) -> Vec<Planned<Step>> {
     let mut steps = Vec::new();
@@ -84,6 +96,11 @@ pub fn plan(desired: &Desired, actual: &Actual) -> Vec<Planned<Step>> {
     }
     if let Some(now) = &actual.pods {
         let (set, remove) = diff(&desired.pods, now, Step::SetPod, Step::RemovePod);
+        steps.extend(set);
+        removals.extend(remove);
+    }
+    if let Some(now) = &actual.hops {
+        let (set, remove) = diff(&desired.hops, now, Step::SetHops, Step::RemoveHops);
         steps.extend(set);
         removals.extend(remove);
     }
@@ -169,14 +186,23 @@ fn value_in_words(step: Step) -> String {
     match step {
         Step::SetPod(_, v) => format!("ifindex {} mac {} flags {}", v.ifindex, v.mac, v.flags),
         Step::SetRoute(_, v) => format!(
-            "underlay {} next hop {} ifindex {} vni {} mac {} flags {} mtu {}",
-            v.underlay, v.next_hop, v.ifindex, v.vni, v.mac, v.flags, v.mtu
+            "underlay {} next hop {} ifindex {} vni {} mac {} flags {} mtu {} hops {}",
+            v.underlay, v.next_hop, v.ifindex, v.vni, v.mac, v.flags, v.mtu, v.hops
         ),
+        Step::SetHops(_, v) => hops_in_words(&v),
         Step::SetVtep(_, v) => format!("mac {} flags {}", v.mac, v.flags),
-        Step::RemovePod(_) | Step::RemoveRoute(_) | Step::RemoveVtep(_) | Step::SetConfig(_) => {
-            "something else".to_owned()
-        }
+        Step::RemovePod(_)
+        | Step::RemoveRoute(_)
+        | Step::RemoveHops(_)
+        | Step::RemoveVtep(_)
+        | Step::SetConfig(_) => "something else".to_owned(),
     }
+}
+
+fn hops_in_words(set: &HopsValue) -> String {
+    let used = set.hops.iter().filter(|hop| hop.ifindex != 0);
+    let words = used.map(|hop| format!("{} ifindex {}", hop.address, hop.ifindex));
+    words.collect::<Vec<_>>().join(", ")
 }
 
 impl fmt::Display for Step {
@@ -213,6 +239,10 @@ impl fmt::Display for Step {
                 write!(f, "the prefix {prefix} of {} in ROUTES", v.underlay)
             }
             Self::RemoveRoute(key) => write!(f, "the entry {} of ROUTES", prefix_in_words(key)),
+            Self::SetHops(key, v) => {
+                write!(f, "the next hops {key:#x} ({}) in HOPS", hops_in_words(v))
+            }
+            Self::RemoveHops(key) => write!(f, "the next hops {key:#x} of HOPS"),
             Self::SetVtep(address, v) => write!(f, "the node {address}, {}, in VTEPS", v.mac),
             Self::RemoveVtep(address) => write!(f, "the entry {address} of VTEPS"),
             Self::SetConfig(_) => f.write_str("the configuration in CONFIG"),

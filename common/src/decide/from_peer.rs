@@ -1,6 +1,8 @@
 //! What the uplink receives as it left a pod of another node: without tunnel headers.
 
-use super::{HostTask, Tables, configured, flow, has_ended, is_direct, is_host, is_local, route};
+use super::{
+    HostTask, Tables, configured, flow, has_ended, hops, is_direct, is_host, is_local, route,
+};
 use crate::counters::DropReason;
 use crate::maps::{PodValue, config_flags};
 use crate::packet::ip::Ip;
@@ -52,7 +54,7 @@ pub fn from_peer<'t, T: Tables>(
         // The other node may take us for a neighbour before we take it for one.
         Some(route) if !is_direct(route) || has_ended(&ip) => FromPeer::ToHost(HostTask::Help),
         // By another device than the one that leads there: the host's reverse path filter and firewall judge.
-        Some(route) if route.ifindex != packet.ifindex() => FromPeer::NotOurs,
+        Some(route) if !hops::leads_by(tables, route, packet.ifindex()) => FromPeer::NotOurs,
         Some(_) => FromPeer::Deliver { pod },
     }
 }

@@ -8,7 +8,8 @@
 
 use crate::addr::{Addr, Mac};
 use crate::maps::{
-    Config, FlowKey, MAP_ABI, PodValue, RouteKey, RouteValue, VtepValue, pod_flags, route_flags,
+    Config, FlowKey, HopsValue, MAP_ABI, PodValue, RouteKey, RouteValue, VtepValue, pod_flags,
+    route_flags,
 };
 use crate::packet::Packet;
 use crate::packet::ip::Ip;
@@ -18,6 +19,7 @@ mod from_overlay;
 mod from_peer;
 mod from_pod;
 mod from_uplink;
+mod hops;
 mod inner;
 mod neighbour;
 mod to_overlay;
@@ -29,6 +31,7 @@ pub use from_overlay::{FromOverlay, from_overlay};
 pub use from_peer::{FromPeer, from_peer};
 pub use from_pod::{FromPod, from_pod, outer_sum};
 pub use from_uplink::{Aside, Decapsulation, FromUplink, from_uplink};
+pub use hops::{next_hop, send_bucket};
 pub use to_overlay::{ToOverlay, to_overlay};
 pub use to_pod::{ToPod, to_pod};
 pub use xdp_uplink::{XdpUplink, xdp_uplink};
@@ -43,6 +46,9 @@ pub trait Tables {
 
     /// The entry with exactly this prefix.
     fn route(&self, key: &RouteKey) -> Option<&RouteValue>;
+
+    /// The set of next hops with this key.
+    fn hops(&self, set: u32) -> Option<&HopsValue>;
 
     /// The node with this underlay address.
     fn vtep(&self, underlay: &Addr) -> Option<&VtepValue>;

@@ -353,6 +353,7 @@ pub(crate) fn world() -> impl Strategy<Value = World> {
                 config: abi.map(|abi| config(abi, dscp, !direct.is_empty())),
                 pods: pods.into_iter().map(|pod| mark(pod, marked)).collect(),
                 routes: routes.into_iter().map(|r| be_direct(r, &direct)).collect(),
+                hops: Vec::new(),
                 vteps,
                 follows,
                 translates,
@@ -424,6 +425,7 @@ fn all_routes() -> Vec<(RouteKey, RouteValue)> {
             flags,
             mtu: if node == 3 { NARROW } else { MTU },
             pad: [0; 2],
+            hops: 0,
         };
         (RouteKey { prefix, prefix_len }, value)
     };

@@ -3,7 +3,7 @@
 use oxlan_common::addr::{Addr, Mac};
 use oxlan_common::counters::DropReason;
 use oxlan_common::decide::Tables;
-use oxlan_common::maps::{Config, FlowKey, PodValue, RouteKey, RouteValue, VtepValue};
+use oxlan_common::maps::{Config, FlowKey, HopsValue, PodValue, RouteKey, RouteValue, VtepValue};
 
 /// What happens to a packet, in words that decision and model share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,7 @@ pub(crate) struct World {
     pub(crate) config: Option<Config>,
     pub(crate) pods: Vec<(Addr, PodValue)>,
     pub(crate) routes: Vec<(RouteKey, RouteValue)>,
+    pub(crate) hops: Vec<(u32, HopsValue)>,
     pub(crate) vteps: Vec<(Addr, VtepValue)>,
     /// The answer for every bucket.
     pub(crate) follows: bool,
@@ -54,6 +55,10 @@ impl Tables for World {
 
     fn route(&self, key: &RouteKey) -> Option<&RouteValue> {
         find(&self.routes, key)
+    }
+
+    fn hops(&self, set: u32) -> Option<&HopsValue> {
+        find(&self.hops, &set)
     }
 
     fn vtep(&self, underlay: &Addr) -> Option<&VtepValue> {

@@ -2,6 +2,7 @@
 //!
 //! A socket belongs to the namespace in which it was opened, so all of this runs in one process.
 
+pub mod flows;
 pub mod tcp;
 pub mod udp;
 pub mod udp_stream;

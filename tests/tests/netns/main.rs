@@ -7,6 +7,7 @@ mod cleanup;
 mod cluster_changes;
 mod cluster_file;
 mod drift;
+mod equal_paths;
 mod fabric;
 mod forgery;
 mod host_ports;

@@ -13,6 +13,7 @@ mod from_overlay;
 mod from_pod;
 mod from_uplink;
 mod from_uplink_refused;
+mod hops;
 mod neighbours;
 mod objects;
 mod over_ipv6;

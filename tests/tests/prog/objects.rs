@@ -171,8 +171,8 @@ fn unmount_bpffs(world: &World, mode: AttachMode, attached: impl Fn() -> usize) 
     let repaired = datapath.repair_pins().unwrap();
     // A filter has no pin of its own that could be put back before it is attached again.
     let (pins, again) = match mode {
-        AttachMode::Tcx => (6 + 6 + 1, Attached::Kept),
-        AttachMode::Clsact => (6 + 6, Attached::Replaced),
+        AttachMode::Tcx => (7 + 6 + 1, Attached::Kept),
+        AttachMode::Clsact => (7 + 6, Attached::Replaced),
     };
     assert_eq!(repaired.len(), pins, "{repaired:?}");
     assert_eq!(attach().unwrap(), again);
@@ -223,7 +223,7 @@ fn removing_everything_detaches() {
     assert_eq!(attached_programs(), 1);
     assert_eq!(filters("pod-a"), 1);
     let removed = remove_all(&options.bpf_dir).unwrap();
-    assert_eq!(removed.len(), 6 + 6 + 2, "{removed:?}");
+    assert_eq!(removed.len(), 7 + 6 + 2, "{removed:?}");
     assert!(!options.bpf_dir.exists());
     assert!(remove_all(&options.bpf_dir).unwrap().is_empty());
     wait_for_no_programs();

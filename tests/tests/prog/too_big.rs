@@ -215,6 +215,7 @@ fn a_way_narrower_than_the_overlay() {
                 flags: 0,
                 mtu: narrow,
                 pad: [0; 2],
+                hops: 0,
             };
             let key = RouteKey {
                 prefix: addr(prefix),

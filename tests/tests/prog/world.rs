@@ -222,6 +222,7 @@ impl World {
             flags,
             mtu: MTU,
             pad: [0; 2],
+            hops: 0,
         };
         let v6_len = if v4_len == 24 { 64 } else { 80 };
         for (prefix, prefix_len) in [(v4, 96 + v4_len), (v6, v6_len)] {

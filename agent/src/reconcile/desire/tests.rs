@@ -88,6 +88,7 @@ fn path(address: &str) -> Option<Path> {
     Some(Path {
         hop: hop(address, 2),
         shares: Vec::new(),
+        down: Vec::new(),
         mtu: Some(1500),
         expires: None,
     })

@@ -30,6 +30,12 @@ fn route(vni: u32) -> RouteValue {
     }
 }
 
+fn hops(ifindex: u32) -> HopsValue {
+    let mut set = HopsValue::zeroed();
+    set.hops[0].ifindex = ifindex;
+    set
+}
+
 fn vtep(last: u8) -> VtepValue {
     VtepValue {
         other: Addr::UNSPECIFIED,
@@ -52,6 +58,8 @@ fn carry_out(actual: &mut Desired, step: Step) {
         Step::RemovePod(key) => assert!(actual.pods.remove(&key).is_some()),
         Step::SetRoute(key, value) => drop(actual.routes.insert(key, value)),
         Step::RemoveRoute(key) => assert!(actual.routes.remove(&key).is_some()),
+        Step::SetHops(key, value) => drop(actual.hops.insert(key, value)),
+        Step::RemoveHops(key) => assert!(actual.hops.remove(&key).is_some()),
         Step::SetVtep(key, value) => drop(actual.vteps.insert(key, value)),
         Step::RemoveVtep(key) => assert!(actual.vteps.remove(&key).is_some()),
         Step::SetConfig(value) => actual.config = value,
@@ -62,6 +70,7 @@ fn seen(tables: &Desired) -> Actual {
     Actual {
         pods: Some(tables.pods.clone()),
         routes: Some(tables.routes.clone()),
+        hops: Some(tables.hops.clone()),
         vteps: Some(tables.vteps.clone()),
         config: Some(tables.config),
     }
@@ -72,12 +81,16 @@ fn nodes_are_known_before_routes_and_forgotten_after_them() {
     let desired = Desired {
         pods: BTreeMap::from([(address(2), pod(7))]),
         routes: BTreeMap::from([(route_key(2), route(1))]),
+        hops: BTreeMap::from([(1, hops(2))]),
+        unspread: 0,
         vteps: BTreeMap::from([(address(20), vtep(2))]),
         config: config(1),
     };
     let actual = Desired {
         pods: BTreeMap::from([(address(3), pod(8))]),
         routes: BTreeMap::from([(route_key(3), route(1))]),
+        hops: BTreeMap::from([(2, hops(2))]),
+        unspread: 0,
         vteps: BTreeMap::from([(address(30), vtep(3))]),
         config: config(0),
     };
@@ -90,11 +103,13 @@ fn nodes_are_known_before_routes_and_forgotten_after_them() {
         [
             Step::SetVtep(address(20), vtep(2)),
             Step::SetPod(address(2), pod(7)),
+            Step::SetHops(1, hops(2)),
             Step::SetRoute(route_key(2), route(1)),
             Step::SetConfig(config(1)),
             Step::RemoveRoute(route_key(3)),
             Step::RemoveVtep(address(30)),
             Step::RemovePod(address(3)),
+            Step::RemoveHops(2),
         ]
     );
 }
@@ -104,6 +119,8 @@ fn what_was_not_looked_at_is_left_alone() {
     let desired = Desired {
         pods: BTreeMap::from([(address(2), pod(7))]),
         routes: BTreeMap::new(),
+        hops: BTreeMap::new(),
+        unspread: 0,
         vteps: BTreeMap::new(),
         config: config(1),
     };
@@ -115,6 +132,8 @@ fn a_changed_entry_is_told_with_what_it_was() {
     let mut desired = Desired {
         pods: BTreeMap::new(),
         routes: BTreeMap::from([(route_key(2), route(1))]),
+        hops: BTreeMap::new(),
+        unspread: 0,
         vteps: BTreeMap::new(),
         config: config(1),
     };
@@ -134,12 +153,15 @@ prop_compose! {
     fn any_tables()(
         pods in prop::collection::btree_map(0u8..6, 1u32..3, 0..6),
         routes in prop::collection::btree_map(0u8..6, 1u32..3, 0..6),
+        hops in prop::collection::btree_map(1u32..6, 1u32..3, 0..6),
         vteps in prop::collection::btree_map(0u8..6, 1u8..3, 0..6),
         vni in 0u32..3,
     ) -> Desired {
         Desired {
             pods: pods.into_iter().map(|(k, v)| (address(k), pod(v))).collect(),
             routes: routes.into_iter().map(|(k, v)| (route_key(k), route(v))).collect(),
+            hops: hops.into_iter().map(|(k, v)| (k, self::hops(v))).collect(),
+            unspread: 0,
             vteps: vteps.into_iter().map(|(k, v)| (address(k), vtep(v))).collect(),
             config: config(vni),
         }

@@ -80,7 +80,7 @@ fn the_configuration_map() {
 #[test]
 fn the_pin_of_a_map() {
     with_scene(|scene| {
-        for map in ["pods", "routes", "vteps", "config", "counters"] {
+        for map in ["pods", "routes", "hops", "vteps", "config", "counters"] {
             let pin = scene.pin(&format!("maps/{map}"));
             let look = || Ok(Path::new(&pin).exists().to_string());
             scene.repairs(&format!("the pin of {map}"), look, || {

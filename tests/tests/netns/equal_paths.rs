@@ -1,0 +1,181 @@
+//! Nodes behind several equal next hops: flows are spread over them, and each stays where it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use anyhow::{Context, Result, ensure};
+use oxlan_tests::capture::Capture;
+use oxlan_tests::fabric::{Fabric, with_fabric};
+use oxlan_tests::node::Node;
+use oxlan_tests::pod::Pod;
+use oxlan_tests::run::host;
+use oxlan_tests::traffic::flows::{Flows, LENGTH};
+use oxlan_tests::traffic::{End, tcp, udp};
+use oxlan_tests::underlay::{node_v4, node_v6};
+use oxlan_tests::wait::{SOON, until, until_true};
+use serde_json::Value;
+
+/// So many flows that all of them by one of two ways is as good as impossible: once in 2^63 runs.
+const FLOWS: usize = 64;
+
+/// Bytes of a transfer: more than all buffers on the way.
+const BULK: usize = 4 << 20;
+
+/// The router by which each flow, named by its source port, leaves the first node; only these routers are watched.
+fn spread(fabric: &Fabric, watched: &[usize], flows: &mut Flows) -> Result<BTreeMap<u16, usize>> {
+    let ports = flows.ports()?;
+    let capture = |at: &usize| {
+        let router = &fabric.routers[*at];
+        // With whole packets the ring has room for a few only.
+        let options = "-t -Q in -s 200 -B 8192";
+        let capture = Capture::start(fabric.scope(), router, "node1", options, "udp");
+        Ok((*at, capture?))
+    };
+    let captures: Vec<_> = watched.iter().map(capture).collect::<Result<_>>()?;
+    flows.send(8)?;
+    let seen = || {
+        let mut seen: BTreeMap<u16, Vec<usize>> = BTreeMap::new();
+        for (at, capture) in &captures {
+            let text = capture.text()?;
+            let sources = text.lines().filter_map(source_port);
+            for port in sources.filter(|port| ports.contains(port)) {
+                seen.entry(port).or_default().push(*at);
+            }
+        }
+        Ok::<_, anyhow::Error>(seen)
+    };
+    until(SOON, "capture of all datagrams", || {
+        let count: usize = seen()?.values().map(Vec::len).sum();
+        let last = |(_, capture): &(usize, Capture)| {
+            let text = capture.text().unwrap_or_default();
+            text.lines().last().unwrap_or_default().to_owned()
+        };
+        let last: Vec<String> = captures.iter().map(last).collect();
+        ensure!(
+            count >= ports.len() * 8,
+            "{count} were captured, at last {last:?}"
+        );
+        Ok(())
+    })?;
+    let one = |(port, mut routers): (u16, Vec<usize>)| {
+        routers.dedup();
+        ensure!(
+            routers.len() == 1,
+            "port {port} went by the routers {routers:?}"
+        );
+        Ok((port, routers[0]))
+    };
+    seen()?.into_iter().map(one).collect()
+}
+
+/// The source port of a datagram of [`Flows`], as tcpdump shows it, be it in VXLAN or not.
+fn source_port(line: &str) -> Option<u16> {
+    if !line.ends_with(&format!("UDP, length {LENGTH}")) {
+        return None;
+    }
+    let source = line.split_whitespace().nth(1)?;
+    source.rsplit_once('.')?.1.parse().ok()
+}
+
+/// Waits until flows to all pods of other nodes are spread over so many next hops.
+fn wait_for_next_hops(node: &Node, count: usize) -> Result<()> {
+    until_true(SOON, &format!("{count} next hops"), || {
+        let routes = node.oxlan_json("routes")?;
+        let rows = routes.as_array().context("no routes")?;
+        let mut others = rows.iter().filter(|row| row["local"] == false);
+        Ok(others.all(|row| {
+            let hops = row["next_hops"].as_array().map_or(0, Vec::len);
+            row["reachable"] == true && hops.max(1) == count
+        }))
+    })
+}
+
+fn used(routers: &BTreeMap<u16, usize>) -> Vec<usize> {
+    let used: BTreeSet<usize> = routers.values().copied().collect();
+    used.into_iter().collect()
+}
+
+/// Both uplinks are used, one alone while the other is down, and then both as before.
+fn survives_a_lost_uplink(fabric: &Fabric, a: End<'_>, b: End<'_>) -> Result<()> {
+    let node = &fabric.nodes[0];
+    wait_for_next_hops(node, 2)?;
+    let mut flows = Flows::open(a, b, FLOWS)?;
+    let before = spread(fabric, &[0, 1], &mut flows)?;
+    ensure!(used(&before) == [0, 1], "{before:?}");
+    for (lost, left) in [(0, 1), (1, 0)] {
+        fabric.unplug(lost, node.number)?;
+        wait_for_next_hops(node, 1)?;
+        let meanwhile = spread(fabric, &[left], &mut flows)?;
+        ensure!(meanwhile.len() == FLOWS, "{meanwhile:?}");
+        fabric.plug(lost, node.number)?;
+        wait_for_next_hops(node, 2)?;
+    }
+    let after = spread(fabric, &[0, 1], &mut flows)?;
+    ensure!(after == before, "flows have moved: {before:?} {after:?}");
+    Ok(())
+}
+
+/// All of it from a pod of the first node to one of the second; `network` are lines of the cluster file.
+fn check(network: &str, underlay: fn(u8) -> IpAddr, rest: impl FnOnce([End<'_>; 4]) -> Result<()>) {
+    with_fabric(2, network, |fabric| {
+        fabric.write_file_over(network, underlay)?;
+        if network.contains("direct") {
+            fabric.route_pods()?;
+        }
+        fabric.start()?;
+        let (a, b) = (fabric.nodes[0].add_pod("a")?, fabric.nodes[1].add_pod("b")?);
+        let [a4, a6] = ends(&a)?;
+        let [b4, b6] = ends(&b)?;
+        for [a, b] in [[a4, b4], [a6, b6]] {
+            survives_a_lost_uplink(fabric, a, b)?;
+            for [client, server] in [[a, b], [b, a]] {
+                tcp::transfer(client, server, BULK)?;
+                udp::exchange(client, server, 4000, 3)?;
+            }
+        }
+        rest([a4, b4, a6, b6])?;
+        sets_are_put_back(&fabric.nodes[0])
+    });
+}
+
+/// Whoever removes a set of next hops meets the agent.
+fn sets_are_put_back(node: &Node) -> Result<()> {
+    let pin = node.dirs.bpf.join("maps/hops").display().to_string();
+    let look = || host(&format!("bpftool --json map dump pinned {pin}"));
+    let entries = || Ok::<_, anyhow::Error>(serde_json::from_str::<Value>(&look()?)?);
+    let before = entries()?;
+    let key = before[0]["key"].as_array().context("no set of next hops")?;
+    let key: Vec<&str> = key.iter().filter_map(Value::as_str).collect();
+    let delete = format!("bpftool map delete pinned {pin} key {}", key.join(" "));
+    host(&delete)?;
+    until_true(SOON, "repair of the next hops", || Ok(entries()? == before))
+}
+
+fn ends(pod: &Pod) -> Result<[End<'_>; 2]> {
+    Ok([
+        End::new(&pod.netns, pod.ipv4()?),
+        End::new(&pod.netns, pod.ipv6()?),
+    ])
+}
+
+#[test]
+fn flows_in_vxlan_over_ipv4_are_spread() {
+    check("", |number| node_v4(number).into(), |_| Ok(()));
+}
+
+/// What headers do not tell goes by the overlay device, for which the kernel chooses: a flow that has such
+/// packets among others must not use two ways at the same time.
+#[test]
+fn flows_in_vxlan_over_ipv6_are_spread() {
+    let over_v6 = |number| node_v6(number).into();
+    check("", over_v6, |[a4, b4, a6, b6]| {
+        udp::mixed(a4, b4, 50)?;
+        udp::mixed(a6, b6, 50)
+    });
+}
+
+#[test]
+fn flows_without_encapsulation_are_spread() {
+    let network = "mode = \"direct\"";
+    check(network, |number| node_v4(number).into(), |_| Ok(()));
+}
