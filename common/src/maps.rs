@@ -44,6 +44,9 @@ pub const MAX_XDP_UPLINKS: usize = 4;
 /// Buckets of `BULK`, a power of two: collisions only send a few packets the slower way.
 pub const BULK_BUCKETS: u32 = 1024;
 
+/// Bytes that the program `probe_room` takes out of a frame: the headers of VXLAN over IPv4.
+pub const PROBE_ROOM: i32 = 50;
+
 /// Value of `PODS`, keyed by the pod's [`Addr`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]

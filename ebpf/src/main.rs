@@ -8,6 +8,7 @@
 
 mod actions;
 mod maps;
+mod probe;
 mod skb;
 mod socket;
 mod tables;
@@ -182,6 +183,12 @@ fn to_pod(ctx: TcContext) -> i32 {
 fn watch_bpf(ctx: FExitContext) -> i32 {
     watch::bpf_call(&ctx);
     0
+}
+
+/// Never attached: see [`probe`].
+#[classifier]
+fn probe_room(ctx: TcContext) -> i32 {
+    probe::shrink(&ctx)
 }
 
 /// The compiler wants it; the verifier proves that it is never reached.

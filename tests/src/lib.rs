@@ -15,6 +15,7 @@ pub mod containerd;
 pub mod demo;
 pub mod etcd;
 pub mod fabric;
+pub mod fact;
 pub mod flannel;
 pub mod kube_api;
 pub mod libcni;

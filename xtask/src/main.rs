@@ -42,7 +42,7 @@ enum Command {
     /// Build the BPF programs and describe the object
     BuildEbpf,
     /// Check formatting and run clippy over everything, the BPF programs included
-    Lint,
+    Lint(lint::Arguments),
     /// Start three nodes with pods on this machine and watch them talk
     Demo(demo::Arguments),
     /// Make an image for containers, without a container engine
@@ -61,7 +61,7 @@ fn main() -> ExitCode {
         Command::Setup => setup::command().map(done),
         Command::Bench(arguments) => bench::command(&arguments).map(done),
         Command::BuildEbpf => build_ebpf::command().map(done),
-        Command::Lint => lint::command().map(done),
+        Command::Lint(arguments) => lint::command(&arguments).map(done),
         Command::Demo(arguments) => demo::command(&arguments).map(done),
         Command::Image(arguments) => image::command(&arguments).map(done),
         Command::Dist(arguments) => dist::command(&arguments).map(done),

@@ -84,6 +84,25 @@ pub struct Status {
     pub repairs: u64,
     /// Release of the running kernel.
     pub kernel: String,
+    /// What this kernel can do beyond what every kernel has to.
+    #[serde(default)]
+    pub features: Vec<FeatureRow>,
+}
+
+/// Something that not every kernel can do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeatureRow {
+    /// Its name, as `tcx-links`.
+    pub name: String,
+    /// Whether the kernel did it when the agent tried at its start.
+    pub available: bool,
+    /// What is done with it.
+    pub enables: String,
+    /// What is done without it.
+    pub without: String,
+    /// What the kernel said, if it is not available.
+    #[serde(default)]
+    pub refusal: Option<String>,
 }
 
 /// A network device of the node.

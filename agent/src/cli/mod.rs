@@ -36,7 +36,7 @@ enum Command {
     /// Remove every trace of Oxlan from this node
     Cleanup(cleanup::Options),
     /// Show this node: health, cluster, devices, problems
-    Status(Ask),
+    Status(status::Options),
     /// List the pods of this node
     Pods(Ask),
     /// List the nodes of the cluster

@@ -7,13 +7,42 @@ use super::ask::ask;
 use super::output::{self, Format};
 use crate::api::types::{Device, Health, Status, Xdp};
 
-/// Prints the node in one view.
-pub(super) fn run(options: &Ask) -> anyhow::Result<()> {
-    let answered = ask::<Status>(options, "/v1/status")?;
-    output::print(&match options.output {
+/// Options of `oxlan status`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    ask: Ask,
+    /// Show instead what this kernel can do beyond what every kernel has to, and what for
+    #[arg(long)]
+    features: bool,
+}
+
+/// Prints the node in one view, or the kernel's features.
+pub(super) fn run(options: &Options) -> anyhow::Result<()> {
+    let answered = ask::<Status>(&options.ask, "/v1/status")?;
+    output::print(&match options.ask.output {
         Format::Json => output::pretty(&answered.json),
+        Format::Table if options.features => features(&answered.value),
         Format::Table => render(&answered.value),
     })
+}
+
+/// A row for each feature: what is done with it, or why it is missing and what is done instead.
+fn features(status: &Status) -> String {
+    let mut table = output::table(&["FEATURE", "HERE", "WHAT FOR"], 2);
+    for feature in &status.features {
+        let missing = || {
+            let refusal = feature.refusal.as_deref().unwrap_or("it is missing");
+            format!("{} ({refusal})", feature.without)
+        };
+        let (state, means) = if feature.available {
+            ("yes", feature.enables.clone())
+        } else {
+            ("no", missing())
+        };
+        table.add_row([feature.name.as_str(), state, means.as_str()]);
+    }
+    format!("Kernel {}\n\n{}", status.kernel, output::render(&table))
 }
 
 fn render(status: &Status) -> String {
@@ -138,6 +167,7 @@ fn device(device: &Device) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::types::FeatureRow;
 
     #[test]
     fn it_fits_and_tells_problems() {
@@ -157,5 +187,28 @@ mod tests {
             "{text}"
         );
         assert_eq!(text.matches("word").count(), 40);
+    }
+
+    #[test]
+    fn features_say_what_they_are_for_or_why_they_are_missing() {
+        let row = |name: &str, refusal: Option<&str>| FeatureRow {
+            name: name.into(),
+            available: refusal.is_none(),
+            enables: "links are used".into(),
+            without: "filters are used".into(),
+            refusal: refusal.map(str::to_owned),
+        };
+        let status = Status {
+            kernel: "6.1.0".into(),
+            features: vec![row("a", None), row("b", Some("unknown"))],
+            ..Status::default()
+        };
+        assert_eq!(
+            features(&status),
+            "Kernel 6.1.0\n\n\
+             FEATURE  HERE  WHAT FOR\n\
+             a        yes   links are used\n\
+             b        no    filters are used (unknown)\n"
+        );
     }
 }

@@ -3,12 +3,11 @@
 use aya::programs::SchedClassifier;
 use aya::programs::links::{FdLink, LinkOrder, PinnedLink};
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
-use aya::util::KernelVersion;
 use nix::net::if_::if_nametoindex;
 
 use super::load::{self, classifier};
 use super::pins::{self, parse_link_name};
-use super::{AttachMode, Datapath, DatapathError, Loaded, Program, clsact, xdp};
+use super::{AttachMode, Datapath, DatapathError, Loaded, Program, clsact, features, xdp};
 
 /// What [`Datapath::attach`] found and did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,11 +37,10 @@ impl AttachMode {
     /// What the running kernel can do.
     #[must_use]
     pub fn of_this_kernel() -> Self {
-        // TCX came with Linux 6.6 (commit e420bed02507).
-        match KernelVersion::current() {
-            Ok(version) if version < KernelVersion::new(6, 6, 0) => Self::Clsact,
-            // A kernel that hides its version is hardly that old.
-            Ok(_) | Err(_) => Self::Tcx,
+        if features::has_tcx() {
+            Self::Tcx
+        } else {
+            Self::Clsact
         }
     }
 

@@ -7,8 +7,7 @@ use std::sync::Mutex;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, MapInfo, MapType, PerCpuArray, RingBuf};
 use aya::pin::PinError;
 use aya::programs::{ProgramError, SchedClassifier, Xdp};
-use aya::util::KernelVersion;
-use aya::{Ebpf, EbpfLoader, Pod};
+use aya::{Btf, Ebpf, EbpfLoader, Pod};
 use oxlan_common::addr::Addr;
 use oxlan_common::counters::SLOTS;
 use oxlan_common::maps::{
@@ -18,7 +17,7 @@ use oxlan_common::maps::{
 
 use super::pins::Pins;
 use super::table::TableData;
-use super::{AttachMode, Datapath, DatapathError, Loaded, OBJECT, Options, Program};
+use super::{AttachMode, Datapath, DatapathError, Loaded, OBJECT, Options, Program, features};
 
 /// `BPF_F_NO_PREALLOC` (include/uapi/linux/bpf.h).
 const NO_PREALLOC: u32 = 1;
@@ -136,12 +135,15 @@ pub(super) fn open(options: &Options, mode: AttachMode) -> Result<Datapath, Data
     } else {
         pins.stage_maps()?
     };
-    let mut ebpf = load(options, &map_dir)?;
+    let btf = Btf::from_sys_fs().ok();
+    let redirects_frags = features::redirects_frags(btf.as_ref());
+    let mut ebpf = load(options, &map_dir, btf.as_ref(), redirects_frags)?;
     for program in Program::ALL {
         load_program(&mut ebpf, program)?;
     }
     let pinned = reopen_pins(&map_dir)?;
     let mut datapath = assemble(options, pins, mode, taken_over, ebpf, pinned)?;
+    datapath.redirects_frags = redirects_frags;
     if !taken_over {
         datapath.carry_flows_over();
     }
@@ -173,6 +175,7 @@ fn assemble(
         pins,
         mode,
         taken_over,
+        redirects_frags: false,
         pinned,
         pods: table(&mut ebpf, "PODS", options.max_pod_addresses, for_pods)?,
         routes: table(&mut ebpf, "ROUTES", options.max_routes, for_routes)?,
@@ -205,17 +208,17 @@ fn pinned_abi(path: &Path) -> Result<u32, MapError> {
     config.get(&0, 0).map(|config| config.abi)
 }
 
-/// Whether `XDP_REDIRECT` to a device takes frames in several buffers: Linux 6.3 ("bpf: devmap: check XDP
-/// features in __xdp_enqueue routine"). Before, the kernel drops them when the program has ended, so it cannot try.
-fn redirects_frags() -> bool {
-    KernelVersion::current().is_ok_and(|now| now >= KernelVersion::new(6, 3, 0))
-}
-
-fn load(options: &Options, map_dir: &Path) -> Result<Ebpf, DatapathError> {
+fn load(
+    options: &Options,
+    map_dir: &Path,
+    btf: Option<&Btf>,
+    redirects_frags: bool,
+) -> Result<Ebpf, DatapathError> {
     let own_pid = std::process::id();
     let mut loader = EbpfLoader::new();
+    loader.btf(btf);
     loader.override_global("AGENT_PID", &own_pid, true);
-    let redirects_frags = u32::from(redirects_frags());
+    let redirects_frags = u32::from(redirects_frags);
     loader.override_global("REDIRECTS_FRAGS", &redirects_frags, true);
     for spec in &PINNED_MAPS {
         loader.map_max_entries(spec.name, spec.capacity(options));

@@ -6,6 +6,7 @@
 mod attach;
 mod clsact;
 mod error;
+mod features;
 mod flows;
 mod load;
 #[cfg(test)]
@@ -32,6 +33,7 @@ use oxlan_common::maps::{
 
 pub use attach::{Attached, Attachment};
 pub use error::DatapathError;
+pub use features::{Feature, Probed};
 pub use pins::remove_all;
 pub use program::{Program, Side};
 pub use table::Table;
@@ -42,6 +44,11 @@ pub use xdp::{attached_xdp, foreign_xdp};
 pub(crate) use load::CAPACITY_OPTIONS;
 use pins::Pins;
 use table::TableData;
+
+#[cfg(target_endian = "big")]
+compile_error!(
+    "programs and agent share maps, and the programs are built for little-endian machines only"
+);
 
 /// The BPF object, built by the build script.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("OXLAN_BPF_OBJECT"));
@@ -80,6 +87,8 @@ pub struct Datapath {
     pins: Pins,
     mode: AttachMode,
     taken_over: bool,
+    /// See [`Feature::FrameFragments`].
+    redirects_frags: bool,
     /// Second handles to the pinned maps, by name.
     pinned: Vec<(&'static str, MapData)>,
     loaded: Mutex<Loaded>,

@@ -110,7 +110,7 @@ pub struct Directories<'a> {
 pub fn machine(directories: &Directories<'_>) -> Vec<Trouble> {
     let mut troubles: Vec<Trouble> = [
         capabilities(),
-        kernel(),
+        kernel(release()),
         btf(),
         bpffs(directories.bpf),
         program("nft", "nftables"),
@@ -162,8 +162,7 @@ fn missing_capabilities(status: &str) -> Vec<&'static str> {
         .collect()
 }
 
-fn kernel() -> Option<Trouble> {
-    let release = release();
+fn kernel(release: String) -> Option<Trouble> {
     (version(&release)? < OLDEST_KERNEL).then_some(Trouble::Kernel { release })
 }
 
@@ -240,6 +239,18 @@ mod tests {
         assert!(version("5.15.0").unwrap() < OLDEST_KERNEL);
         assert!(version("6.1.0-28-amd64").unwrap() >= OLDEST_KERNEL);
         assert_eq!(version("nonsense"), None);
+    }
+
+    #[test]
+    fn an_older_kernel_is_refused_by_its_release() {
+        let trouble = kernel("5.15.0-91-generic".into()).unwrap();
+        assert_eq!(
+            trouble.to_string(),
+            "the kernel is 5.15.0-91-generic, and 6.1 or later is needed"
+        );
+        assert!(kernel("6.1.0-28-amd64".into()).is_none());
+        // Nobody knows how old this one is; the verifier will tell.
+        assert!(kernel("custom".into()).is_none());
     }
 
     #[test]

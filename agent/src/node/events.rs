@@ -114,6 +114,8 @@ impl Dirty {
 pub(super) struct Events {
     receiver: mpsc::Receiver<Event>,
     tasks: JoinSet<()>,
+    /// Why changes of BPF objects by others are not watched.
+    pub(super) unwatched: Option<String>,
 }
 
 impl Events {
@@ -134,8 +136,14 @@ impl Events {
         let _ = sender.try_send(Event::Bpf);
         tasks.spawn(watch_cluster(source, sender.clone()));
         tasks.spawn(watch_pods(pods, sender.clone()));
-        tasks.spawn(watch_bpf(datapath.watch_changes(), sender));
-        Ok(Self { receiver, tasks })
+        let watcher = datapath.watch_changes();
+        let unwatched = watcher.as_ref().err().map(|e| crate::pods::chain(e));
+        tasks.spawn(watch_bpf(watcher, sender));
+        Ok(Self {
+            receiver,
+            tasks,
+            unwatched,
+        })
     }
 
     /// The next event; none when all sources have ended, which they never do by themselves.

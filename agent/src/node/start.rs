@@ -12,10 +12,10 @@ use super::events::Events;
 use super::pass::Reconciler;
 use super::state::{State, View};
 use super::{NodeError, Obstacle, Options, XdpWish, uplink, xdp};
-use crate::api::types::{Device, Health};
+use crate::api::types::{Device, FeatureRow, Health};
 use crate::api::{self, ApiState};
 use crate::cluster::{ClusterConfig, ClusterError, Own};
-use crate::datapath::{self, Datapath};
+use crate::datapath::{self, Datapath, Probed};
 use crate::host::nic::{self, Nic};
 use crate::host::preflight::{self, Directories};
 use crate::host::rtnl::Rtnl;
@@ -84,6 +84,7 @@ pub(super) async fn start(options: Options) -> Result<Started, NodeError> {
         datapath: Arc::clone(&datapath),
         repairs: AtomicU64::new(0),
         ready: OnceLock::new(),
+        features: OnceLock::new(),
         view: RwLock::new(View {
             cluster: Arc::new(cluster),
             ways: Arc::default(),
@@ -110,6 +111,8 @@ pub(super) async fn start(options: Options) -> Result<Started, NodeError> {
         Arc::clone(&pods),
         source,
     )?;
+    let features = datapath.features(events.unwatched.clone())?;
+    let _ = state.features.set(report_features(features));
     drop(closed);
     let _ = state.ready.set(Instant::now());
     Ok(Started {
@@ -209,4 +212,21 @@ fn report(restored: &RestoreReport) {
             "kept the attachments of a predecessor"
         );
     }
+}
+
+/// Tells which features the kernel lacks, and what is done instead.
+fn report_features(features: Vec<Probed>) -> Vec<FeatureRow> {
+    let row = |Probed { feature, refusal }: Probed| FeatureRow {
+        name: feature.name().into(),
+        available: refusal.is_none(),
+        enables: feature.enables().into(),
+        without: feature.without().into(),
+        refusal,
+    };
+    let rows: Vec<FeatureRow> = features.into_iter().map(row).collect();
+    for row in rows.iter().filter(|row| !row.available) {
+        let refusal = row.refusal.as_deref().unwrap_or_default();
+        tracing::info!(refusal, "this kernel lacks {}: {}", row.name, row.without);
+    }
+    rows
 }

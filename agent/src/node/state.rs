@@ -11,7 +11,9 @@ use nix::net::if_::if_indextoname;
 use oxlan_common::addr::Addr;
 use oxlan_common::maps::{Counter, HOP_BUCKETS, Hop, HopsValue, RouteKey, RouteValue, route_flags};
 
-use crate::api::types::{Device, Health, NextHopRow, NodeRow, RouteRow, Status, VtepRow, Xdp};
+use crate::api::types::{
+    Device, FeatureRow, Health, NextHopRow, NodeRow, RouteRow, Status, VtepRow, Xdp,
+};
 use crate::api::{NodeFault, NodeView};
 use crate::cluster::{ClusterConfig, NodeSpec, Vtep};
 use crate::datapath::{AttachMode, Datapath};
@@ -32,6 +34,8 @@ pub(super) struct State {
     /// Things put back since the start.
     pub(super) repairs: AtomicU64,
     pub(super) ready: OnceLock<Instant>,
+    /// What the kernel can do, once it was tried.
+    pub(super) features: OnceLock<Vec<FeatureRow>>,
     pub(super) view: RwLock<View>,
 }
 
@@ -92,6 +96,7 @@ impl NodeView for State {
             bpf_dir: self.bpf_dir.clone(),
             repairs: self.repairs.load(Ordering::Relaxed),
             kernel: preflight::release(),
+            features: self.features.get().cloned().unwrap_or_default(),
         }
     }
 

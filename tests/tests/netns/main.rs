@@ -9,6 +9,7 @@ mod cluster_file;
 mod drift;
 mod equal_paths;
 mod fabric;
+mod features;
 mod forgery;
 mod host_ports;
 mod idle;

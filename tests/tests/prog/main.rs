@@ -8,6 +8,7 @@
 
 mod case;
 mod direct;
+mod features;
 mod flows;
 mod from_overlay;
 mod from_pod;
@@ -21,6 +22,7 @@ mod refused;
 mod to_overlay;
 mod too_big;
 mod tunnel;
+mod verifier;
 mod watch;
 mod world;
 mod xdp_link;

@@ -89,6 +89,12 @@ pub(crate) fn ensure_emulator() -> Result<()> {
     packages::ensure_emulator().map(drop)
 }
 
+/// Ensures that there is what compiles C for 64-bit ARM.
+pub(crate) fn ensure_arm_compiler() -> Result<()> {
+    let _lock = lock()?;
+    packages::ensure_arm_compiler().map(drop)
+}
+
 /// Ensures only that the BPF programs can be built.
 pub(crate) fn ensure_build() -> Result<()> {
     let _lock = lock()?;

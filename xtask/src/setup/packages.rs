@@ -40,6 +40,15 @@ const PROGRAMS: [Program; 19] = [
 /// What only the tests in virtual machines need, which is large.
 const EMULATOR: [Program; 1] = [("qemu-system-x86_64", &["qemu-system-x86"])];
 
+/// What only the check for 64-bit ARM needs.
+const ARM_COMPILER: [Program; 2] = [
+    ("aarch64-linux-gnu-gcc", &["gcc-aarch64-linux-gnu"]),
+    (
+        "/usr/aarch64-linux-gnu/include/stdlib.h",
+        &["libc6-dev-arm64-cross"],
+    ),
+];
+
 type Program = (&'static str, &'static [&'static str]);
 
 pub(super) fn ensure() -> Result<Outcome> {
@@ -48,6 +57,10 @@ pub(super) fn ensure() -> Result<Outcome> {
 
 pub(super) fn ensure_emulator() -> Result<Outcome> {
     ensure_programs(&EMULATOR)
+}
+
+pub(super) fn ensure_arm_compiler() -> Result<Outcome> {
+    ensure_programs(&ARM_COMPILER)
 }
 
 fn ensure_programs(programs: &[Program]) -> Result<Outcome> {

@@ -9,6 +9,7 @@ mod accelerator;
 mod console;
 mod initramfs;
 mod kernel;
+mod kernels;
 mod machine;
 mod report;
 pub(crate) mod test;
@@ -31,12 +32,15 @@ pub(crate) struct Arguments {
 enum Command {
     /// Run tests on Debian's kernels, and show what passed on which
     Test(test::Arguments),
+    /// Write docs/KERNELS.md: what each kernel has, and how much its verifier looks at
+    Kernels,
 }
 
 /// The command.
 pub(crate) fn command(arguments: &Arguments) -> Result<ExitCode> {
     match &arguments.command {
         Command::Test(arguments) => test::command(arguments),
+        Command::Kernels => kernels::command(),
     }
 }
 

@@ -9,12 +9,17 @@ use crate::test::{SKIP_MARK, failed_test, result_line};
 /// What a machine prints before the tests of a group; the group's name follows.
 pub(super) const GROUP_MARK: &str = "==> group ";
 
+/// What a test prints before something that it found out about the kernel (`oxlan_tests::fact`).
+const FACT_MARK: &str = "KERNEL FACT ";
+
 /// What happened on one kernel.
 #[derive(Debug)]
 pub(super) struct Outcome {
     kernel: &'static str,
     release: String,
     groups: Vec<Sums>,
+    /// What tests found out about the kernel.
+    facts: Vec<String>,
     /// Why the machine is not to be trusted, though no test failed.
     trouble: Option<String>,
 }
@@ -45,6 +50,7 @@ impl Outcome {
             kernel,
             release: release.to_owned(),
             groups: Vec::new(),
+            facts: Vec::new(),
             trouble: None,
         }
     }
@@ -54,6 +60,9 @@ impl Outcome {
         if let Some(group) = line.strip_prefix(GROUP_MARK) {
             self.groups.push(Sums::new(group));
             return;
+        }
+        if let Some((_, fact)) = line.split_once(FACT_MARK) {
+            self.facts.push(fact.to_owned());
         }
         let Some(sums) = self.groups.last_mut() else {
             return;
@@ -80,6 +89,28 @@ impl Outcome {
         if self.groups.iter().all(|sums| sums.failed == 0) {
             self.trouble = Some(why.to_owned());
         }
+    }
+
+    /// As `uname -r` says.
+    pub(super) fn release(&self) -> &str {
+        &self.release
+    }
+
+    /// The words behind a fact that starts with these.
+    pub(super) fn fact(&self, subject: &str) -> Option<&str> {
+        let mut facts = self.facts.iter();
+        facts.find_map(|fact| fact.strip_prefix(subject)?.strip_prefix(' '))
+    }
+
+    /// The second words of facts that start with this one, in their order.
+    pub(super) fn subjects<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a str> {
+        let words = self.facts.iter().map(|fact| fact.split(' '));
+        words.filter_map(move |mut words| {
+            words
+                .next()
+                .filter(|first| *first == kind)
+                .and(words.next())
+        })
     }
 
     fn group(&self, name: &str) -> Option<&Sums> {
@@ -143,6 +174,10 @@ impl Report {
         let all_ran = |outcome: &Outcome| self.groups.iter().all(|g| outcome.group(g).is_some());
         let (passed, failed) = self.totals();
         passed > 0 && failed == 0 && self.outcomes.iter().all(all_ran)
+    }
+
+    pub(super) fn outcomes(&self) -> &[Outcome] {
+        &self.outcomes
     }
 
     pub(super) fn print(&self) {

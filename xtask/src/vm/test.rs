@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 
 use super::accelerator::Accelerator;
@@ -17,7 +17,7 @@ use super::{Suite, console, initramfs};
 use crate::exec::{exec, output};
 use crate::{setup, workspace};
 
-#[derive(clap::Args)]
+#[derive(clap::Args, Default)]
 pub(crate) struct Arguments {
     /// Suites of Debian whose kernels are booted; all when none is named
     #[arg(value_enum, value_name = "KERNEL")]
@@ -74,6 +74,7 @@ impl Group {
                         "drift::maps::the_configuration_map",
                         "drift::maps::the_pin_of_a_map",
                         "drift::programs",
+                        "features::status_and_log_tell",
                         "life::a_killed_agent_and_its_successor_lose_nothing",
                         "outside::pods_reach_the_internet_as_their_node",
                         "packet_shapes::fragments_arrive",
@@ -112,12 +113,24 @@ pub(crate) fn command(arguments: &Arguments) -> Result<ExitCode> {
         Err(error) => return Err(error),
     };
     let report = run(arguments, ready)?;
-    report.print();
     Ok(if report.is_good() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Runs tests on all kernels and prints the table; where one fails, that is an error.
+pub(super) fn on_all_kernels(group: Group, tests: &[&str]) -> Result<Report> {
+    let arguments = Arguments {
+        groups: vec![group],
+        tests: tests.iter().map(|&test| test.to_owned()).collect(),
+        jobs: 1,
+        ..Arguments::default()
+    };
+    let report = run(&arguments, fetch(Suite::ALL.to_vec())?)?;
+    ensure!(report.is_good(), "not all was run, or something failed");
+    Ok(report)
 }
 
 fn or_all<T: Copy>(named: &[T], all: &[T]) -> Vec<T> {
@@ -179,7 +192,9 @@ fn run(arguments: &Arguments, ready: Vec<Ready>) -> Result<Report> {
     let outcomes = outcomes
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner);
-    Ok(Report::new(&plan.groups, outcomes.into_values().collect()))
+    let report = Report::new(&plan.groups, outcomes.into_values().collect());
+    report.print();
+    Ok(report)
 }
 
 fn take<T>(queue: &Mutex<VecDeque<T>>) -> Option<T> {
@@ -270,7 +285,7 @@ fn build(groups: &[Group]) -> Result<BTreeMap<String, String>> {
     let built: BTreeMap<String, String> =
         output(&mut build)?.lines().filter_map(executable).collect();
     for path in built.values() {
-        anyhow::ensure!(Path::new(path).is_file(), "cargo built no {path}");
+        ensure!(Path::new(path).is_file(), "cargo built no {path}");
     }
     Ok(built)
 }
