@@ -25,8 +25,11 @@ pub(super) struct Machine<'a> {
     pub(super) accelerator: Accelerator,
     /// Memory in MiB.
     pub(super) memory: u32,
-    /// Minutes after which it is switched off, whatever it does.
-    pub(super) limit: u32,
+    /// Minutes after which it is switched off, whatever it does; none: it outlives who started it.
+    pub(super) limit: Option<u32>,
+    /// Its serial ports, and other devices, as options of QEMU; without, its console is on the
+    /// standard output, and what it says on the second port is kept for [`is_done`](Self::is_done).
+    pub(super) devices: Option<String>,
     /// What it does once it has its root, after `inside.sh`.
     pub(super) script: &'a str,
 }
@@ -55,21 +58,25 @@ impl Machine<'_> {
     fn boot_script(&self, dir: &Path) -> std::io::Result<String> {
         let absolute = |path: &Path| path.canonicalize().map(|path| path.display().to_string());
         let accelerator = self.accelerator.options();
+        let guard = self.limit.map_or_else(String::new, |minutes| {
+            format!("{FOLLOW_PARENT} timeout --foreground {minutes}m {FOLLOW_PARENT} ")
+        });
+        let done = done_file(dir);
+        let ports = format!("-serial stdio -serial file:{}", done.display());
         Ok(format!(
             "# Boots Linux {release} and runs inside.sh there; written by `cargo xtask vm`.\n\
-             exec {FOLLOW_PARENT} timeout --foreground {limit}m {FOLLOW_PARENT} {EMULATOR} \\\n    \
+             exec {guard}{EMULATOR} \\\n    \
              {accelerator} -m {memory} -kernel {image} -initrd {initramfs} \\\n    \
              -append 'console=ttyS0 quiet panic=-1 oxlan.modules={modules} oxlan.script={dir}/inside.sh' \\\n    \
              -virtfs local,path=/,mount_tag=root,security_model=none,readonly=on,multidevs=remap \\\n    \
-             -serial stdio -serial file:{done} </dev/null\n",
+             {devices} </dev/null\n",
             release = self.kernel.release,
-            limit = self.limit,
             memory = self.memory,
             image = absolute(&self.kernel.image)?,
             modules = absolute(&self.kernel.modules)?,
             initramfs = absolute(self.initramfs)?,
             dir = dir.display(),
-            done = done_file(dir).display(),
+            devices = self.devices.as_ref().unwrap_or(&ports),
         ))
     }
 }

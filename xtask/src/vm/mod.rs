@@ -6,6 +6,7 @@
 //! so it needs no more than an ordinary user may do, and patience.
 
 mod accelerator;
+mod cluster;
 mod console;
 mod initramfs;
 mod kernel;
@@ -34,6 +35,10 @@ enum Command {
     Test(test::Arguments),
     /// Write docs/KERNELS.md: what each kernel has, and how much its verifier looks at
     Kernels,
+    /// Boot three machines with different kernels, an agent on each, and see who reaches whom
+    Cluster(cluster::Arguments),
+    /// Open a shell on a machine that `cluster --keep` has left running
+    Ssh(cluster::Ssh),
 }
 
 /// The command.
@@ -41,6 +46,8 @@ pub(crate) fn command(arguments: &Arguments) -> Result<ExitCode> {
     match &arguments.command {
         Command::Test(arguments) => test::command(arguments),
         Command::Kernels => kernels::command(),
+        Command::Cluster(arguments) => cluster::command(arguments),
+        Command::Ssh(arguments) => cluster::ssh(arguments),
     }
 }
 

@@ -99,10 +99,10 @@ struct Plan {
 }
 
 /// A kernel that is ready to be booted.
-struct Ready {
-    suite: Suite,
-    kernel: Kernel,
-    initramfs: PathBuf,
+pub(super) struct Ready {
+    pub(super) suite: Suite,
+    pub(super) kernel: Kernel,
+    pub(super) initramfs: PathBuf,
 }
 
 /// The command; fails when a test fails, and when a machine does not come to its end.
@@ -138,7 +138,7 @@ fn or_all<T: Copy>(named: &[T], all: &[T]) -> Vec<T> {
 }
 
 /// Ensures that there is what boots these kernels.
-fn fetch(suites: Vec<Suite>) -> Result<Vec<Ready>> {
+pub(super) fn fetch(suites: Vec<Suite>) -> Result<Vec<Ready>> {
     setup::ensure()?;
     super::prepare()?;
     let ready = |suite: Suite| {
@@ -218,7 +218,8 @@ fn try_kernel(ready: &Ready, plan: &Plan, accelerator: Accelerator, several: boo
         initramfs: &ready.initramfs,
         accelerator,
         memory: 2048,
-        limit: if plan.all { 240 } else { 40 },
+        limit: Some(if plan.all { 240 } else { 40 }),
+        devices: None,
         script: &script(*suite, plan, accelerator),
     };
     let ended = machine
