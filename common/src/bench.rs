@@ -2,6 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::addr::Addr;
+
 /// VNI of the tunnel that is compared with.
 pub const VNI: u32 = 1;
 
@@ -10,6 +12,9 @@ pub const ENDPOINTS: u32 = 16;
 
 /// Bytes of a VXLAN frame over IPv4 up to the end of the inner IPv4 header.
 pub const HEADERS: usize = 50 + 14 + 20;
+
+/// The address that the program which only looks up looks up.
+pub const LOOKED_UP: Addr = Addr::from_v4([10, 128, 0, 1]);
 
 /// A pod, keyed by its IPv4 address.
 #[repr(C)]

@@ -10,6 +10,9 @@
     reason = "the helpers take sizes of headers as u32 and return verdicts, which are never negative, as i64"
 )]
 
+#[path = "bench/calls.rs"]
+mod calls;
+
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{
     BPF_F_ZERO_CSUM_TX, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_tunnel_key, xdp_action,

@@ -12,6 +12,7 @@ pub(super) enum Measure {
     PacketCpu,
     ConnectRate,
     ProgramTime,
+    CallTime,
     LiveFrames,
     Add,
     Delete,
@@ -46,6 +47,7 @@ impl Measure {
         Self::PacketCpu,
         Self::ConnectRate,
         Self::ProgramTime,
+        Self::CallTime,
         Self::LiveFrames,
         Self::Add,
         Self::Delete,
@@ -96,6 +98,7 @@ impl Measure {
             Self::ProgramTime => {
                 About::less("program_time", "time of a program per packet", "ns", 0)
             }
+            Self::CallTime => About::less("call_time", "time of one helper of the kernel", "ns", 0),
             Self::LiveFrames => About::more(
                 "xdp_live_frames",
                 "XDP with live frames, one core",

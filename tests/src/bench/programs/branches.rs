@@ -8,6 +8,7 @@ use oxlan_common::counters::Verdict;
 use oxlan_common::wire::DEFAULT_PORT;
 
 use super::Size;
+use super::calls::Call;
 use super::node::{
     GATEWAY, OTHER_VTEP, OVERLAY, OWN_UNDERLAY, OWN_VTEP, POD, POD_MAC, UPLINK, UPLINK_MAC, pod,
     remote_pod, underlay,
@@ -58,11 +59,44 @@ pub(super) fn all(size: Size) -> Vec<Branch> {
             program: Program::ToOverlay,
             ifindex: OVERLAY,
             outcome: Verdict::ToVtep,
-            frames: (0..FLOWS)
-                .map(|n| sent(pod(0, false), remote_pod(spread(n, size.nodes), false)))
-                .collect(),
+            frames: sent_out(size),
         },
     ]
+}
+
+/// The helpers that the kernel runs for a packet of the branch with this name; none where they were not counted.
+pub(in crate::bench) const fn calls_of(branch: &str) -> &'static [(Call, u32)] {
+    match branch.as_bytes() {
+        b"from_pod: to a pod here, IPv4" => {
+            &[(Call::Lookup, 2), (Call::Store, 1), (Call::RedirectPeer, 1)]
+        }
+        b"from_pod: to another node, IPv4" => &[
+            (Call::Lookup, 3),
+            (Call::Hash, 1),
+            (Call::Grow, 1),
+            (Call::Store, 1),
+            (Call::RedirectNeigh, 1),
+        ],
+        b"from_uplink: to a pod, IPv4" => &[
+            (Call::Lookup, 3),
+            (Call::Shrink, 1),
+            (Call::Store, 1),
+            (Call::RedirectPeer, 1),
+        ],
+        _ => &[],
+    }
+}
+
+/// What a pod sends to other nodes.
+pub(super) fn sent_out(size: Size) -> Vec<Vec<u8>> {
+    (0..FLOWS)
+        .map(|n| sent(pod(0, false), remote_pod(spread(n, size.nodes), false)))
+        .collect()
+}
+
+/// What the uplink receives from other nodes.
+pub(super) fn received(size: Size) -> Vec<Vec<u8>> {
+    tunnelled("", size, false).frames
 }
 
 /// A frame for `xdp_uplink`.

@@ -5,6 +5,7 @@
 //! takes the same way is the cost of measuring, and is subtracted.
 
 mod branches;
+mod calls;
 mod live;
 mod node;
 
@@ -13,16 +14,18 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use aya::sys::{Stats, enable_stats};
-use aya::{Ebpf, EbpfLoader};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
 use super::figures::{Figures, Measure, Spread};
 use super::{Effort, Progress};
-use crate::binaries::bench_object;
 use crate::scope::Scope;
 use branches::Branch;
+use calls::Bare;
 use node::TestNode;
+
+pub(super) use branches::calls_of;
+pub(super) use calls::together;
 
 /// Pods of the node and nodes of the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +60,7 @@ pub(super) fn measure(
 ) -> Result<()> {
     let scope = Scope::for_test()?;
     // Programs are run on a thread of their own, whose namespace has the devices.
-    let measured = scope.netns("programs")?.inside(|| {
+    let (measured, calls) = scope.netns("programs")?.inside(|| {
         pin_to_one_cpu()?;
         node::add_devices()?;
         let _statistics = enable_stats(Stats::RunTime).context("cannot enable statistics")?;
@@ -65,12 +68,16 @@ pub(super) fn measure(
         for size in SIZES {
             measured.extend(at_size(effort, size, &scope)?);
         }
-        Ok(measured)
+        Ok((measured, calls::measure(effort)?))
     })?;
     for (branch, size, nanoseconds) in measured {
         let subject = subject(branch, size);
         progress(&format!("{subject}: {nanoseconds:.0} ns"));
         figures.add(Measure::ProgramTime, &subject, nanoseconds);
+    }
+    for (call, nanoseconds) in calls {
+        progress(&format!("{}: {nanoseconds:.0} ns", call.title()));
+        figures.add(Measure::CallTime, call.title(), nanoseconds);
     }
     live::measure(effort, &scope, figures, progress)
 }
@@ -81,11 +88,11 @@ fn at_size(effort: Effort, size: Size, scope: &Scope) -> Result<Vec<(&'static st
         size,
     )?;
     let branches = branches::all(size);
-    let empty = Empty::load()?;
+    let bare = Bare::load()?;
     let mut measured = Vec::new();
     // The first round only warms up.
     for round in 0..=effort.rounds() {
-        let nothing = empty.run(effort.runs())?;
+        let nothing = bare.nothing(effort.runs())?;
         for branch in &branches {
             let time = run(&node, branch, effort.runs())
                 .with_context(|| format!("{} at {size:?}", branch.name))?;
@@ -108,32 +115,6 @@ fn run(node: &TestNode, branch: &Branch, runs: usize) -> Result<f64> {
         "{counted} of {runs} packets took this way"
     );
     Ok(time)
-}
-
-/// The empty program of the benchmark's own object.
-struct Empty {
-    ebpf: Ebpf,
-}
-
-impl Empty {
-    fn load() -> Result<Self> {
-        let mut ebpf = EbpfLoader::new().load(&bench_object()?)?;
-        let program: &mut SchedClassifier = ebpf
-            .program_mut("nothing")
-            .context("no program `nothing`")?
-            .try_into()?;
-        program.load()?;
-        Ok(Self { ebpf })
-    }
-
-    fn run(&self, runs: usize) -> Result<f64> {
-        let program: &SchedClassifier = self
-            .ebpf
-            .program("nothing")
-            .context("no program `nothing`")?
-            .try_into()?;
-        batch(program, node::POD, &[vec![0; 64]], runs)
-    }
 }
 
 /// Runs of which the time is read at once. An interrupt falls into some of them, whose time does not count then.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::super::Effort;
 use super::super::control::{OXLAN, REFERENCE, large, small};
 use super::super::figures::{Figures, Measure};
-use super::super::programs::{SIZES, subject};
+use super::super::programs::{SIZES, calls_of, subject, together};
 use super::super::systems::System;
 
 /// The measures of packets.
@@ -78,12 +78,36 @@ pub(super) fn programs(figures: &Figures, plots: Option<&str>) -> String {
         }
         text.push('\n');
     }
-    heading(&mut text, Measure::LiveFrames, plots);
-    text.push_str("| | median | range |\n| --- | ---: | ---: |\n");
-    let entries = figures.entries().iter();
-    for entry in entries.filter(|entry| entry.measure == Measure::LiveFrames) {
-        let row = row(figures, Measure::LiveFrames, &entry.subject);
-        let _ = writeln!(text, "| {} | {} |", entry.subject, row.unwrap_or_default());
+    text.push_str(&helpers(figures));
+    for measure in [Measure::CallTime, Measure::LiveFrames] {
+        heading(&mut text, measure, plots);
+        text.push_str("| | median | range |\n| --- | ---: | ---: |\n");
+        let entries = figures.entries().iter();
+        for entry in entries.filter(|entry| entry.measure == measure) {
+            let row = row(figures, measure, &entry.subject);
+            let _ = writeln!(text, "| {} | {} |", entry.subject, row.unwrap_or_default());
+        }
+    }
+    text
+}
+
+/// How much of a program's time is the kernel's.
+fn helpers(figures: &Figures) -> String {
+    let mut text =
+        "\n**what of a program's time the kernel's helpers take**, ns, in the smallest cluster\n\n\
+        | | in all | helpers | the program's own |\n| --- | ---: | ---: | ---: |\n"
+            .to_owned();
+    for branch in branches(figures) {
+        let in_all = figures.median(Measure::ProgramTime, &subject(&branch, SIZES[0]));
+        let calls = calls_of(&branch);
+        let (Some(in_all), Some(calls)) = (in_all, together(figures, calls)) else {
+            continue;
+        };
+        if calls > 0.0 {
+            let [all, helpers, own] =
+                [in_all, calls, in_all - calls].map(|time| Measure::ProgramTime.shown(time));
+            let _ = writeln!(text, "| {branch} | {all} | {helpers} | {own} |");
+        }
     }
     text
 }
