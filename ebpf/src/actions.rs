@@ -159,7 +159,8 @@ pub(crate) fn encapsulate(
     config: &Config,
 ) -> i32 {
     let len = skb.len();
-    let hash = skb.flow_hash();
+    let over_ipv6 = !route.underlay.is_v4();
+    let hash = skb.flow_hash(front, over_ipv6);
     let Some(sum) = decide::outer_sum(skb, front, route) else {
         if let Some(bucket) = decide::send_bucket(route, hash) {
             mark_aside(bucket);
@@ -177,7 +178,7 @@ pub(crate) fn encapsulate(
         dst_mac: route.mac,
         src_mac: config.vtep_mac,
     };
-    if skb.grow_for_tunnel(!route.underlay.is_v4()).is_err() {
+    if skb.grow_for_tunnel(over_ipv6).is_err() {
         // Nothing has changed, so the host's stack can route it to the overlay device.
         return to_host(skb, HostTask::Help);
     }
@@ -206,14 +207,18 @@ pub(crate) fn route(skb: &mut Skb, front: &mut Front, route: &RouteValue) -> i32
         return drop(skb, DropReason::HelperFailed);
     }
     skb.adjust_sum(difference);
-    send_on(skb, route)
+    send_on(skb, front, route)
 }
 
 /// The same for a packet that the host's stack has routed already.
 #[inline(always)]
-pub(crate) fn send_on(skb: &Skb, route: &RouteValue) -> i32 {
+pub(crate) fn send_on(skb: &Skb, front: &Front, route: &RouteValue) -> i32 {
     count(Verdict::ToPeer, skb.len());
-    let hash = if route.hops == 0 { 0 } else { skb.flow_hash() };
+    let hash = if route.hops == 0 {
+        0
+    } else {
+        skb.flow_hash(front, false)
+    };
     to_next_hop(route, hash)
 }
 

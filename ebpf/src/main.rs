@@ -157,7 +157,7 @@ fn to_overlay(ctx: TcContext) -> i32 {
             if remember {
                 actions::remember_flow(skb, front);
             }
-            actions::send_on(skb, route)
+            actions::send_on(skb, front, route)
         }
         ToOverlay::Ignore => actions::ignore(skb),
         ToOverlay::Drop(reason) => actions::drop(skb, reason),

@@ -10,8 +10,9 @@ use aya_ebpf::bindings::{
 use aya_ebpf::helpers;
 use aya_ebpf::programs::TcContext;
 use oxlan_common::decide::Decapsulation;
+use oxlan_common::packet::flow_hash::flow_hash;
 use oxlan_common::packet::ip::Ip;
-use oxlan_common::packet::{ETHERNET_LEN, Packet, checksum};
+use oxlan_common::packet::{ETHERNET_LEN, Front, Packet, checksum};
 use oxlan_common::wire::{OVERHEAD_V4, OVERHEAD_V6};
 
 use crate::socket;
@@ -229,11 +230,22 @@ impl Skb {
         }
     }
 
-    /// Hash of the packet's flow.
+    /// Hash of the packet's flow: the one that its socket has given it, or ours.
+    ///
+    /// A TCP socket chooses another one when it gets no answers, so that the flow takes another way.
+    /// Over IPv6 it is the kernel's in any case: parts of a flow go by the overlay device there, which takes
+    /// the source port from it, and must not overtake the others.
     #[inline(always)]
-    pub(crate) fn flow_hash(&self) -> u32 {
-        // SAFETY: the context is the one that the kernel called the program with.
-        unsafe { helpers::bpf_get_hash_recalc(self.ctx.skb.skb) }
+    pub(crate) fn flow_hash(&self, front: &Front, over_ipv6: bool) -> u32 {
+        let known = self.field().hash;
+        if known != 0 {
+            known
+        } else if over_ipv6 {
+            // SAFETY: the context is the one that the kernel called the program with.
+            unsafe { helpers::bpf_get_hash_recalc(self.ctx.skb.skb) }
+        } else {
+            flow_hash(self, front)
+        }
     }
 }
 

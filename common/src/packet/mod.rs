@@ -10,6 +10,7 @@ pub mod arp;
 pub mod checksum;
 pub mod ecn;
 pub mod encap;
+pub mod flow_hash;
 pub mod icmp;
 pub mod inner_sum;
 pub mod ip;

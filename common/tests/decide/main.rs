@@ -8,6 +8,7 @@
 
 mod bytes;
 mod describe;
+mod flow_hash;
 mod model;
 mod world;
 

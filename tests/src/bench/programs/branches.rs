@@ -72,7 +72,6 @@ pub(in crate::bench) const fn calls_of(branch: &str) -> &'static [(Call, u32)] {
         }
         b"from_pod: to another node, IPv4" => &[
             (Call::Lookup, 3),
-            (Call::Hash, 1),
             (Call::Grow, 1),
             (Call::Store, 1),
             (Call::RedirectNeigh, 1),

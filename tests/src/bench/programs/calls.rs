@@ -70,9 +70,10 @@ impl Call {
 
     /// Packets that it can be called for.
     fn frames(self) -> Vec<Vec<u8>> {
-        match self {
-            Self::Shrink => branches::received(SIZES[0]),
-            _ => branches::sent_out(SIZES[0]),
+        if self == Self::Shrink {
+            branches::received(SIZES[0])
+        } else {
+            branches::sent_out(SIZES[0])
         }
     }
 }
