@@ -25,6 +25,15 @@ pub(crate) const PASS: i32 = TC_ACT_UNSPEC;
 /// Bytes of a frame that forwarding changes: Ethernet header, and IP header with IPv4's checksum.
 const FORWARDED: usize = 14 + 12;
 
+/// Bytes in which an IPv4 header ends, whatever its options, and the Ethernet header's length more.
+const HEAD_V4: usize = 60 + 14 + 2;
+
+/// The same with up to eight bytes of options: what is left of the shortest quote must be an IPv4 header.
+const SHORT_HEAD_V4: usize = 28 + 14 + 2;
+
+/// The same for an IPv6 header with 32 bytes of extension headers.
+const HEAD_V6: usize = 40 + 32 + 14 + 2;
+
 /// `AF_INET` and `AF_INET6` (include/linux/socket.h).
 const AF_INET: u32 = 2;
 const AF_INET6: u32 = 10;
@@ -269,9 +278,9 @@ pub(crate) fn too_big(skb: &mut Skb, front: &Front, answer: &TooBig) -> i32 {
     let written = if front.is_v6() {
         too_big_v6(skb, front, answer)
     } else if answer.quote_v4() == QUOTE_V4 {
-        too_big_v4::<QUOTE_V4>(skb, front, answer)
+        too_big_v4::<QUOTE_V4, HEAD_V4>(skb, front, answer)
     } else {
-        too_big_v4::<SHORT_QUOTE_V4>(skb, front, answer)
+        too_big_v4::<SHORT_QUOTE_V4, SHORT_HEAD_V4>(skb, front, answer)
     };
     if written.is_err() {
         return drop(skb, DropReason::HelperFailed);
@@ -282,13 +291,13 @@ pub(crate) fn too_big(skb: &mut Skb, front: &Front, answer: &TooBig) -> i32 {
 }
 
 #[inline(always)]
-fn too_big_v4<const QUOTE: u16>(
+fn too_big_v4<const QUOTE: u16, const HEAD: usize>(
     skb: &mut Skb,
     front: &Front,
     answer: &TooBig,
 ) -> Result<(), Refused> {
     let sum = skb.sum_behind_ethernet(QUOTE)?;
-    skb.grow_for_error(HEADERS_V4)?;
+    skb.grow_for_error::<HEAD>(HEADERS_V4)?;
     skb.write(
         0,
         &answer.headers_v4(front, Mac::new(GATEWAY_MAC), QUOTE, sum),
@@ -298,7 +307,7 @@ fn too_big_v4<const QUOTE: u16>(
 #[inline(always)]
 fn too_big_v6(skb: &mut Skb, front: &Front, answer: &TooBig) -> Result<(), Refused> {
     let sum = skb.sum_behind_ethernet(QUOTE_V6)?;
-    skb.grow_for_error(HEADERS_V6)?;
+    skb.grow_for_error::<HEAD_V6>(HEADERS_V6)?;
     skb.write(0, &answer.headers_v6(front, Mac::new(GATEWAY_MAC), sum))
 }
 

@@ -142,12 +142,31 @@ impl Skb {
         Ok(())
     }
 
-    /// Makes room behind the Ethernet header for the headers of an ICMP error.
+    /// Makes room behind the Ethernet header for the headers of an ICMP error about what is there.
+    ///
+    /// A device may have had to fill in the checksum of that packet (`CHECKSUM_PARTIAL`), and would now write
+    /// into what is quoted. No helper takes that mark off, but the kernel does when the place where the sum
+    /// starts is cut off at the front (include/linux/skbuff.h, `__skb_postpull_rcsum`). So `HEAD` bytes, IP
+    /// header and a part of the next, are taken off and put back.
     #[inline(always)]
-    pub(crate) fn grow_for_error(&mut self, headers: u16) -> Result<(), Refused> {
+    pub(crate) fn grow_for_error<const HEAD: usize>(
+        &mut self,
+        headers: u16,
+    ) -> Result<(), Refused> {
+        let mut head = [0; HEAD];
+        if !self.read(ETHERNET_LEN, &mut head) {
+            return Err(Refused);
+        }
+        self.move_behind_ethernet(-(HEAD as i32))?;
+        self.move_behind_ethernet(HEAD as i32 + i32::from(headers))?;
+        self.write(ETHERNET_LEN + u32::from(headers), &head)
+    }
+
+    #[inline(always)]
+    fn move_behind_ethernet(&mut self, by: i32) -> Result<(), Refused> {
         self.ctx
             .skb
-            .adjust_room(i32::from(headers), BPF_ADJ_ROOM_MAC, 0)
+            .adjust_room(by, BPF_ADJ_ROOM_MAC, 0)
             .map_err(|_| Refused)
     }
 

@@ -424,3 +424,40 @@ fn send_icmp(from: &oxlan_tests::netns::Netns, to: &Node, mut message: Vec<u8>) 
         Ok(())
     })
 }
+
+/// The packet that is answered may have a checksum that a device was to fill in. The answer has none such, or
+/// somebody would write into what it quotes.
+#[test]
+fn answers_have_right_checksums_whatever_devices_do() {
+    with_cluster(Shape::nodes(2), |cluster| {
+        let [first, second] = [&cluster.nodes[0], &cluster.nodes[1]];
+        let b = second.add_pod("b")?;
+        narrow(cluster, 1400)?;
+        wait_for_route_mtu(first, "10.244.2.0/24", 1350)?;
+        wait_for_route_mtu(first, "fd00:244:0:2::/64", 1350)?;
+        for (outside, inside) in [("on", "on"), ("off", "on"), ("on", "off"), ("off", "off")] {
+            // One that has learned nothing yet. Whichever side sends the answer on, and whichever sent the packet.
+            let a = first.add_pod(&format!("a-{outside}-{inside}"))?;
+            let tx = format!("ethtool -K {} tx {outside}", a.host_ifname()?);
+            first.netns.run(&tx)?;
+            a.netns.run(&format!("ethtool -K eth0 tx {inside}"))?;
+            for (from, to) in a.addresses().zip(b.addresses()) {
+                let what = format!("{to}, checksums outside {outside}, inside {inside}");
+                let filter = "(icmp and icmp[0] == 3) or (icmp6 and ip6[40] == 2)";
+                let answers = Capture::start(cluster.scope(), &a.netns, "eth0", "-vv", filter)?;
+                let before = first.verdicts("too-big")?;
+                let (near, far) = (End::new(&a.netns, from), End::new(&b.netns, to));
+                tcp::transfer(near, far, 1 << 18).context(what.clone())?;
+                ensure!(first.verdicts("too-big")? > before, "{what}: no answer");
+                let text = answers.wait_for("mtu 1350")?;
+                let wrong = ["wrong icmp cksum", "bad icmp6 cksum"];
+                ensure!(!wrong.iter().any(|w| text.contains(w)), "{what}: {text}");
+                ensure!(
+                    to.is_ipv4() || text.contains("[icmp6 sum ok]"),
+                    "{what}: {text}"
+                );
+            }
+        }
+        Ok(())
+    });
+}
