@@ -74,6 +74,15 @@ pub(crate) fn forget_former_flow(skb: &Skb, front: &Front) {
     }
 }
 
+/// The same for a connection that somebody on another node opens to a pod; the inner frame starts at `offset`.
+#[inline(always)]
+pub(crate) fn end_former_flow(skb: &Skb, front: &Front, offset: u32, pod: &PodValue) {
+    let mut flow = FlowKey::zeroed();
+    if decide::ends_former_flow(skb, front, offset, pod, &mut flow) {
+        tables::forget(&flow);
+    }
+}
+
 #[inline(always)]
 pub(crate) fn drop(skb: &Skb, reason: DropReason) -> i32 {
     count_drop(reason, skb.len());

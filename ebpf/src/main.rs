@@ -68,6 +68,7 @@ fn from_uplink(ctx: TcContext) -> i32 {
     match decide::from_uplink(skb, front, &Maps) {
         FromUplink::NotOurs => from_peer(skb, front),
         FromUplink::Deliver { pod, ecn, outer } => {
+            actions::end_former_flow(skb, front, outer.len, pod);
             actions::decapsulate(skb, front, pod, ecn, outer)
         }
         FromUplink::DeliverAggregate {
@@ -111,7 +112,10 @@ fn xdp_uplink(ctx: XdpContext) -> u32 {
 fn from_peer(skb: &mut Skb, front: &mut Front) -> i32 {
     match decide::from_peer(skb, front, &Maps) {
         FromPeer::NotOurs => PASS,
-        FromPeer::Deliver { pod } => actions::deliver(skb, front, pod, Verdict::FromPeer),
+        FromPeer::Deliver { pod } => {
+            actions::end_former_flow(skb, front, 0, pod);
+            actions::deliver(skb, front, pod, Verdict::FromPeer)
+        }
         FromPeer::ToHost(task) => actions::to_host(skb, task),
     }
 }
@@ -127,7 +131,10 @@ fn from_overlay(ctx: TcContext) -> i32 {
     let key = tunnel_key::of(skb);
     match decide::from_overlay(skb, front, key.as_ref(), &Maps) {
         FromOverlay::Unconfigured => PASS,
-        FromOverlay::Deliver { pod } => actions::deliver(skb, front, pod, Verdict::FromVtep),
+        FromOverlay::Deliver { pod } => {
+            actions::end_former_flow(skb, front, 0, pod);
+            actions::deliver(skb, front, pod, Verdict::FromVtep)
+        }
         FromOverlay::ToHost(task) => actions::to_host(skb, task),
         FromOverlay::Drop(reason) => actions::drop(skb, reason),
     }

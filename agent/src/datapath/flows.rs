@@ -1,5 +1,8 @@
 //! Flows that the host translates: they are the programs' own notes, which the agent only preserves.
 
+use std::collections::BTreeSet;
+use std::sync::{MutexGuard, PoisonError};
+
 use aya::maps::{MapData, MapInfo};
 use oxlan_common::addr::Addr;
 use oxlan_common::maps::{FlowKey, FlowValue, PodValue, pod_flags};
@@ -21,7 +24,7 @@ impl Datapath {
     pub fn write_pod(&self, address: &Addr, value: PodValue) -> Result<(), DatapathError> {
         let before = self.pods().get(address)?;
         let mut value = before.map_or(value, |entry| value.with_marks_of(&entry));
-        if self.carried.contains(address) {
+        if self.carried().contains(address) {
             value.flags |= pod_flags::TRANSLATED;
         }
         self.pods().set(address, &value)?;
@@ -44,20 +47,34 @@ impl Datapath {
     /// Copies a predecessor's flows into new maps, so that connections to services survive an agent of another version.
     ///
     /// What cannot be read is left: the programs note a flow again with its next packet.
-    pub(super) fn carry_flows_over(&mut self) {
+    pub(super) fn carry_flows_over(&self) -> Result<(), DatapathError> {
         let path = self.pins.map(FLOWS);
         let spec = PINNED_MAPS.iter().find(|spec| spec.name == FLOWS);
         let info = MapInfo::from_pin(&path);
         if !info.is_ok_and(|info| spec.is_some_and(|spec| spec.has_layout_of(&info))) {
-            return;
+            return Ok(());
         }
         let old = MapData::from_pin(&path).and_then(aya::maps::Map::from_map_data);
         let old = old.and_then(aya::maps::HashMap::<MapData, FlowKey, FlowValue>::try_from);
-        let Ok(old) = old else { return };
+        let Ok(old) = old else { return Ok(()) };
+        let mut ends = BTreeSet::new();
         for (flow, value) in old.iter().flatten() {
-            if self.flows().set(&flow, &value).is_ok() {
-                self.carried.extend([flow.src, flow.dst]);
+            if self.flows().get(&flow)?.is_none() && self.flows().set(&flow, &value).is_ok() {
+                ends.extend([flow.src, flow.dst]);
             }
         }
+        self.carried().extend(&ends);
+        // Who has an entry already gets its mark now, the others when it is written.
+        for end in ends {
+            if let Some(entry) = self.pods().get(&end)? {
+                self.write_pod(&end, entry)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn carried(&self) -> MutexGuard<'_, BTreeSet<Addr>> {
+        // A set of numbers stays consistent when a holder panics.
+        self.carried.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -144,9 +144,7 @@ pub(super) fn open(options: &Options, mode: AttachMode) -> Result<Datapath, Data
     let pinned = reopen_pins(&map_dir)?;
     let mut datapath = assemble(options, pins, mode, taken_over, ebpf, pinned)?;
     datapath.redirects_frags = redirects_frags;
-    if !taken_over {
-        datapath.carry_flows_over();
-    }
+    datapath.catch_up()?;
     Ok(datapath)
 }
 
@@ -182,7 +180,7 @@ fn assemble(
         vteps: table(&mut ebpf, "VTEPS", options.max_vteps, for_nodes)?,
         hops: table(&mut ebpf, "HOPS", HOP_SETS_CAPACITY, "")?,
         flows: table(&mut ebpf, FLOWS, options.max_flows, for_flows)?,
-        carried: BTreeSet::new(),
+        carried: Mutex::new(BTreeSet::new()),
         config: Mutex::new(typed::<Array<MapData, Config>>(&mut ebpf, "CONFIG")?),
         counters: typed::<PerCpuArray<MapData, Counter>>(&mut ebpf, "COUNTERS")?,
         audit: Mutex::new(Some(typed::<RingBuf<MapData>>(&mut ebpf, "AUDIT")?)),

@@ -98,7 +98,7 @@ pub struct Datapath {
     hops: TableData<u32, HopsValue>,
     flows: TableData<FlowKey, FlowValue>,
     /// Ends of flows that were taken over into new maps.
-    carried: BTreeSet<Addr>,
+    carried: Mutex<BTreeSet<Addr>>,
     config: Mutex<aya::maps::Array<MapData, Config>>,
     counters: PerCpuArray<MapData, Counter>,
     audit: Mutex<Option<RingBuf<MapData>>>,
@@ -151,6 +151,19 @@ impl Datapath {
         self.taken_over
     }
 
+    /// Takes over what a predecessor's programs have noted up to now, if the maps are new. To be called once more
+    /// right before its programs are replaced; [`commit`](Self::commit) does the same for the last of them.
+    ///
+    /// # Errors
+    ///
+    /// An entry cannot be written.
+    pub fn catch_up(&self) -> Result<(), DatapathError> {
+        if self.lock().staged {
+            self.carry_flows_over()?;
+        }
+        Ok(())
+    }
+
     /// Makes new maps and programs the ones that a successor finds. Call it when they are filled and attached.
     ///
     /// # Errors
@@ -159,6 +172,8 @@ impl Datapath {
     pub fn commit(&self) -> Result<(), DatapathError> {
         let mut loaded = self.lock();
         if loaded.staged {
+            // The predecessor's programs have gone on noting flows until the last one was replaced.
+            self.carry_flows_over()?;
             self.pins.unstage_maps()?;
             loaded.staged = false;
         }

@@ -253,6 +253,12 @@ impl Reconciler {
             return;
         };
         self.tables(&facts, overlay.ifindex, dirty.tables, report);
+        if first && let Err(error) = self.datapath.catch_up() {
+            report.failure(
+                "take over what the predecessor's programs have noted",
+                &error,
+            );
+        }
         self.filters(&facts, overlay.ifindex, dirty.filters, first, report);
         self.tell_watch(overlay.ifindex, &pods);
     }

@@ -39,19 +39,41 @@ pub(super) fn is_translated<T: Tables>(
     ip.is_fragment || (key(packet, ip, Direction::Along, &mut flow) && tables.is_translated(&flow))
 }
 
-/// Whether a pod that the host has translated flows for opens a TCP connection.
+/// Whether a packet from or to a pod that the host has translated flows for opens a TCP connection.
 ///
 /// A connection to a service may have had the same ports. Its entry would send the answers by way of a
 /// connection tracker that has not seen this connection begin.
 #[inline(always)]
-pub(super) fn opens(packet: &impl Packet, ip: &Ip, own: &PodValue) -> bool {
+pub(super) fn opens(packet: &impl Packet, ip: &Ip, pod: &PodValue) -> bool {
     const FLAGS: u32 = 13;
-    concerns(own)
+    concerns(pod)
         && ip.protocol == TCP
         && !ip.is_later_fragment
         && packet
             .bytes::<1>(ip.l4 + FLAGS)
             .is_some_and(|[flags]| flags & (SYN | ACK) == SYN)
+}
+
+/// Whether a packet for `pod`, whose inner frame starts at `offset` and is `front`, opens a connection that
+/// has not been translated, so that what `FLOWS` says of these ports is of the past. Writes the key into
+/// `flow`, which is empty.
+///
+/// For what comes from other nodes; costs nothing if no translated flow has ever concerned the pod.
+#[inline(always)]
+pub fn ends_former_flow(
+    packet: &impl Packet,
+    front: &Front,
+    offset: u32,
+    pod: &PodValue,
+    flow: &mut FlowKey,
+) -> bool {
+    if !concerns(pod) {
+        return false;
+    }
+    match Ip::parse(packet, front, offset, DropReason::Malformed) {
+        Ok(ip) => opens(packet, &ip, pod) && key(packet, &ip, Direction::Against, flow),
+        Err(_) => false,
+    }
 }
 
 /// Writes into `flow`, which is empty, the key in `FLOWS` under which answers to this packet are looked for;

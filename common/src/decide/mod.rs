@@ -26,7 +26,7 @@ mod to_overlay;
 mod to_pod;
 mod xdp_uplink;
 
-pub use flow::answers;
+pub use flow::{answers, ends_former_flow};
 pub use from_overlay::{FromOverlay, from_overlay};
 pub use from_peer::{FromPeer, from_peer};
 pub use from_pod::{FromPod, from_pod, outer_sum};

@@ -1,9 +1,11 @@
 //! What the uplink receives, before the kernel has made a packet of it.
 
-use super::{Decapsulation, FromUplink, Tables, from_uplink};
+use bytemuck::Zeroable as _;
+
+use super::{Decapsulation, FromUplink, Tables, flow, from_uplink};
 use crate::counters::DropReason;
 use crate::decide::Aside;
-use crate::maps::{PodValue, pod_flags};
+use crate::maps::{FlowKey, PodValue, pod_flags};
 use crate::packet::{Front, Packet};
 
 /// What happens to a frame that the uplink received.
@@ -41,7 +43,9 @@ pub fn xdp_uplink<'t, T: Tables>(
     tables: &'t T,
 ) -> XdpUplink<'t> {
     match from_uplink(frame, front, tables) {
-        FromUplink::Deliver { pod, ecn, outer } if takes_frames(pod) => {
+        FromUplink::Deliver { pod, ecn, outer }
+            if takes_frames(pod) && !ends_former_flow(frame, front, outer.len, pod) =>
+        {
             XdpUplink::Redirect { pod, ecn, outer }
         }
         // The driver makes no aggregates of frames before the kernel has them.
@@ -56,6 +60,12 @@ pub fn xdp_uplink<'t, T: Tables>(
         },
         FromUplink::Drop(reason) => XdpUplink::Drop(reason),
     }
+}
+
+/// What `FLOWS` says of a new connection's ports is ended where `from_uplink` sees it begin.
+#[inline(always)]
+fn ends_former_flow(frame: &impl Packet, front: &Front, offset: u32, pod: &PodValue) -> bool {
+    flow::ends_former_flow(frame, front, offset, pod, &mut FlowKey::zeroed())
 }
 
 #[inline(always)]

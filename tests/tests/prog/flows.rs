@@ -3,13 +3,17 @@
 use oxlan::datapath::{Datapath, Options, Program};
 use oxlan_common::counters::Verdict;
 use oxlan_common::counters::Verdict::{LocalPod, ToOverlay, ToVtep, Translated};
-use oxlan_common::maps::{FlowKey, FlowValue, pod_flags};
+use oxlan_common::maps::{
+    Config, FlowKey, FlowValue, RouteKey, config_flags, pod_flags, route_flags,
+};
 use oxlan_common::packet::{ICMP, SCTP};
 use oxlan_tests::packet::{ICMPV6, Ip, TCP, UDP, addr, icmpv6, udp};
 
 use crate::case::{Case, Outcome};
 use crate::tunnel;
-use crate::world::{GATEWAY, MAC_A, MAC_B, OVERLAY, POD_A, UPLINK, VTEP, World};
+use crate::world::{
+    GATEWAY, MAC_A, MAC_B, OTHER_MAC, OVERLAY, POD_A, UPLINK, UPLINK_MAC, VTEP, World, config,
+};
 
 const FROM_A: (Program, u32) = (Program::FromPod, POD_A);
 const TO_A: (Program, u32) = (Program::ToPod, POD_A);
@@ -241,6 +245,60 @@ fn a_pod_that_opens_a_connection_ends_what_was_remembered() {
     }
 }
 
+/// The same from the other side: a pod of another node has had the ports of its new connection before, then as a
+/// service's client whose packets this host has translated.
+#[test]
+fn a_connection_from_another_node_ends_what_was_remembered() {
+    let Some(world) = World::new() else { return };
+    let config = Config {
+        flags: config_flags::DIRECT,
+        ..config()
+    };
+    world.datapath.set_config(&config).unwrap();
+    for [a, _, far, _, _] in NAMES {
+        // Pod A is the one that answered.
+        let flow = key(a, far, TCP);
+        remember(&world, far, a, UDP);
+        let ip = Ip::new(far, a, TCP);
+        let run = |direct: bool, flags| {
+            world.datapath.flows().set(&flow, &flow_value()).unwrap();
+            let segment = segment(PORTS, flags);
+            let packet = if direct {
+                ip.frame(UPLINK_MAC, OTHER_MAC, &segment)
+            } else {
+                let inner = ip.frame(VTEP[1], VTEP[2], &segment);
+                tunnel::Tunnel::around(inner).frame()
+            };
+            set_direct(&world, far, direct);
+            world.run(&Case::new(
+                "a segment",
+                tunnel::HOOK,
+                packet,
+                Outcome::NotOurs,
+            ));
+            world.datapath.flows().get(&flow).unwrap().is_some()
+        };
+        for direct in [false, true] {
+            for flags in [0x10, 0x12] {
+                assert!(run(direct, flags), "{far} direct {direct} {flags:#x}");
+            }
+            assert!(!run(direct, 0x02), "{far} direct {direct}");
+        }
+    }
+}
+
+/// Whether packets of the prefix of another node's pod come without encapsulation.
+fn set_direct(world: &World, pod: &str, direct: bool) {
+    let prefix_len = if pod.contains(':') { 64 } else { 120 };
+    let key = RouteKey {
+        prefix: addr(pod).masked(u8::try_from(prefix_len).unwrap()),
+        prefix_len,
+    };
+    let mut route = world.datapath.routes().get(&key).unwrap().unwrap();
+    route.flags = if direct { route_flags::DIRECT } else { 0 };
+    world.datapath.routes().set(&key, &route).unwrap();
+}
+
 fn flow_value() -> FlowValue {
     FlowValue { ifindex: UPLINK }
 }
@@ -284,6 +342,38 @@ fn new_maps_keep_the_flows() {
     let pod = world.datapath.pods().get(&addr(a)).unwrap().unwrap();
     successor.write_pod(&addr(a), pod.without_marks()).unwrap();
     assert_eq!(successor.pods().get(&addr(a)).unwrap(), Some(pod));
+}
+
+/// The predecessor's programs note flows until they are replaced, long after the new maps were made.
+#[test]
+fn new_maps_get_the_flows_that_begin_meanwhile() {
+    let Some(world) = World::new() else { return };
+    let [a, b, far, ..] = NAMES[0];
+    let options = Options {
+        max_routes: 7,
+        ..world.options()
+    };
+    let successor = Datapath::open(options).unwrap();
+    let pod = |end| world.datapath.pods().get(&addr(end)).unwrap().unwrap();
+    for end in [a, b] {
+        successor.write_pod(&addr(end), pod(end)).unwrap();
+    }
+    let has = |src, dst| {
+        let flow = successor.flows().get(&key(src, dst, TCP)).unwrap();
+        let entry = successor.pods().get(&addr(src)).unwrap().unwrap();
+        let is_marked = entry.flags & pod_flags::TRANSLATED != 0;
+        assert_eq!(flow.is_some(), is_marked, "{src} to {dst}");
+        flow.is_some()
+    };
+    assert!(!has(a, b));
+    remember(&world, b, a, TCP);
+    assert!(!has(a, b));
+    successor.catch_up().unwrap();
+    assert!(has(a, b));
+    // The programs are replaced one after the other.
+    remember(&world, far, a, TCP);
+    successor.commit().unwrap();
+    assert!(has(a, far) && has(a, b));
 }
 
 /// The agent writes entries anew without losing what the programs have noted in them.
