@@ -74,14 +74,22 @@ pub fn features(ifname: &str) -> Result<BTreeSet<String>, EthtoolError> {
         .collect())
 }
 
+/// Whether GRO is on.
+///
+/// # Errors
+/// When there is no such device.
+pub fn gro(ifname: &str) -> Result<bool, EthtoolError> {
+    let mut words = [GET_GRO, 0];
+    ask("read GRO", ifname, &mut words)?;
+    Ok(words[1] != 0)
+}
+
 /// Switches GRO on; that of a veth makes it poll (NAPI) for frames that XDP redirects to its peer.
 ///
 /// # Errors
 /// When there is no such device, or the kernel refuses.
 pub fn set_gro(ifname: &str) -> Result<(), EthtoolError> {
-    let mut words = [GET_GRO, 0];
-    ask("read GRO", ifname, &mut words)?;
-    if words[1] == 0 {
+    if !gro(ifname)? {
         ask("switch GRO on", ifname, &mut [SET_GRO, 1])?;
     }
     Ok(())

@@ -14,6 +14,7 @@ pub mod nftables;
 pub mod nic;
 pub mod path_errors;
 pub mod paths;
+pub mod pod_links;
 pub mod ports;
 pub mod preflight;
 pub mod rtnl;

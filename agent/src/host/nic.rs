@@ -27,6 +27,8 @@ pub struct Nic {
     pub bridge_port: bool,
     /// Whether VLAN devices are on top of it.
     pub carries_vlans: bool,
+    /// Whether it takes all frames, as for a capture; most drivers switch their VLAN filter off then.
+    pub promiscuous: bool,
     /// Features that are on.
     pub features: BTreeSet<String>,
 }
@@ -71,6 +73,7 @@ fn nic(link: &LinkMessage, below_vlans: &BTreeSet<u32>) -> Nic {
     for attribute in &link.attributes {
         match attribute {
             LinkAttribute::IfName(name) => nic.name.clone_from(name),
+            LinkAttribute::Promiscuity(users) => nic.promiscuous = *users > 0,
             LinkAttribute::LinkInfo(infos) => {
                 let bridge = LinkInfo::PortKind(InfoPortKind::Bridge);
                 nic.bridge_port = infos.contains(&bridge);

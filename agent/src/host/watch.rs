@@ -42,7 +42,7 @@ const NETCONF: [u16; 2] = [80, 81];
 const NEXT_HOP: [u16; 2] = [104, 105];
 
 /// Larger than any message of a multicast group.
-const RECEIVE_BUFFER: usize = 64 * 1024;
+pub(super) const RECEIVE_BUFFER: usize = 64 * 1024;
 
 /// Room for bursts in the kernel, bytes; when even that overflows, everything counts as changed.
 const SOCKET_BUFFER: u32 = 1024 * 1024;
@@ -284,7 +284,7 @@ pub(super) fn messages(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
-fn listen(protocol: isize, groups: &[u32]) -> io::Result<TokioSocket> {
+pub(super) fn listen(protocol: isize, groups: &[u32]) -> io::Result<TokioSocket> {
     let mut socket = TokioSocket::new(protocol)?;
     let inner = socket.socket_mut();
     inner.bind(&SocketAddr::new(0, 0))?;

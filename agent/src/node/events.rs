@@ -13,6 +13,7 @@ use super::NodeError;
 use super::pins::{PinWatch, Removal};
 use crate::cluster::{ClusterConfig, ClusterError, Source};
 use crate::datapath::{ChangeWatcher, Datapath, DatapathError};
+use crate::host::pod_links::PodLinks;
 use crate::host::watch::{Changes, Watch};
 use crate::pods::Pods;
 
@@ -135,6 +136,7 @@ impl Events {
         // What changed between the first pass and the watches.
         let _ = sender.try_send(Event::Bpf);
         tasks.spawn(watch_cluster(source, sender.clone()));
+        tasks.spawn(watch_inside(Arc::clone(&pods)));
         tasks.spawn(watch_pods(pods, sender.clone()));
         let watcher = datapath.watch_changes();
         let unwatched = watcher.as_ref().err().map(|e| crate::pods::chain(e));
@@ -171,6 +173,23 @@ async fn watch_pods(pods: Arc<Pods>, events: mpsc::Sender<Event>) {
         pods.changed().await;
         if events.send(Event::Pods).await.is_err() {
             return;
+        }
+    }
+}
+
+/// A veth drops frames from XDP without a word when the other side does not poll, or has a smaller MTU.
+async fn watch_inside(pods: Arc<Pods>) {
+    let mut links = match PodLinks::open() {
+        Ok(links) => links,
+        Err(error) => {
+            tracing::warn!(%error, "changes inside pods are not noticed, which matters with XDP only: has the agent CAP_NET_BROADCAST?");
+            return;
+        }
+    };
+    loop {
+        let ends = links.changed().await;
+        for change in pods.look_inside(ends).await.unwrap_or_default() {
+            tracing::warn!("{change}");
         }
     }
 }

@@ -136,9 +136,10 @@ pub(super) fn obstacle(nic: &Nic) -> Option<String> {
         ));
     }
     // A driver may keep the tag beside the frame, where XDP does not see it, so that frames of all
-    // VLANs look alike. Without VLAN devices the filter lets no tagged frame in.
+    // VLANs look alike. Without VLAN devices the filter lets no tagged frame in, unless all frames are wanted.
     let hides_tags = nic.has("rx-vlan-hw-parse");
-    if hides_tags && (nic.carries_vlans || !nic.has("rx-vlan-filter")) {
+    let lets_tags_in = nic.carries_vlans || nic.promiscuous || !nic.has("rx-vlan-filter");
+    if hides_tags && lets_tags_in {
         return Some(format!(
             "{name} takes VLAN tags out of frames, so XDP could not tell VLANs apart: `ethtool -K {name} rxvlan off` ends that"
         ));
@@ -230,7 +231,17 @@ mod tests {
             carries_vlans: true,
             ..filtered.clone()
         };
+        let listening = Nic {
+            promiscuous: true,
+            ..filtered.clone()
+        };
+        let listening_plainly = Nic {
+            promiscuous: true,
+            ..plain.clone()
+        };
         for (nic, auto, on, said) in [
+            (&listening, false, false, "ethtool -K eth0 rxvlan off"),
+            (&listening_plainly, true, true, "native, driver ice"),
             (&plain, true, true, "native, driver ice"),
             (&filtered, true, true, "native, driver ice"),
             (&tagged, false, false, "ethtool -K eth0 rxvlan off"),

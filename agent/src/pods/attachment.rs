@@ -78,6 +78,10 @@ pub struct Attachment {
     /// Whether this agent has made the interface inside poll, so that it takes frames from XDP.
     #[serde(skip)]
     pub polls: bool,
+    /// Whether somebody has made the interface inside unfit for frames since: it does not poll any more, or has
+    /// a smaller MTU. TC delivers then.
+    #[serde(skip)]
+    pub unfit: bool,
 }
 
 impl Attachment {
@@ -110,7 +114,7 @@ impl Attachment {
 
     /// An interface takes no frame that is longer than its own MTU, which may be less than the node's.
     fn flags(&self) -> u32 {
-        if self.polls && self.mtu_limit.is_none() {
+        if self.polls && !self.unfit && self.mtu_limit.is_none() {
             pod_flags::FRAMES
         } else {
             0

@@ -1,6 +1,7 @@
 //! CHECK: whether an attachment is what it should be, and what the runtime believes it to be.
 //! Also what follows from a change of the node's facts.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::PoisonError;
@@ -11,6 +12,7 @@ use super::inner::{Inner, datapath, pair};
 use super::{Attachment, Key, NodeFacts, Phase, PodError};
 use crate::host::ethtool;
 use crate::host::inspect;
+use crate::host::link;
 use crate::host::netns::Netns;
 use crate::host::rtnl::{Rtnl, RtnlError};
 use crate::host::veth::{self, VethError};
@@ -124,15 +126,66 @@ impl Inner {
         for attachment in silent.filter(|a| a.phase == Phase::Ready) {
             match set_polling(&attachment) {
                 Ok(()) => {
+                    // Only its MTU may be too small.
+                    let unfit = takes_frames(&attachment).is_ok_and(|is_fit| !is_fit);
                     let mut records = self.records();
                     let entry = records.attachments.get_mut(&Key::of(&attachment));
-                    entry.into_iter().for_each(|a| a.polls = true);
+                    entry
+                        .into_iter()
+                        .for_each(|a| (a.polls, a.unfit) = (true, unfit));
                 }
                 Err(error) => problems.push(error.chain()),
             }
         }
         problems
     }
+}
+
+impl Inner {
+    /// Looks at the interfaces inside whose other ends have these indices, all of them if none are named, and
+    /// returns what has become of those that had been made fit for frames, in words.
+    pub(super) fn look_inside(&self, ends: Option<&BTreeSet<u32>>) -> Vec<String> {
+        let all = self.records().attachments.clone();
+        let named = |a: &Attachment| ends.is_none_or(|ends| ends.contains(&a.host_ifindex));
+        let keys = all.into_iter().filter(|(_, a)| a.polls && named(a));
+        let mut found = Vec::new();
+        for (key, _) in keys {
+            // Whoever changes the MTU of both sides, changes the record, too.
+            let _turn = self.busy.turn(&key);
+            let Some(attachment) = self.find(&key).filter(|a| a.phase == Phase::Ready) else {
+                continue;
+            };
+            // One that cannot be looked at has gone, or is going.
+            let Ok(is_fit) = takes_frames(&attachment) else {
+                continue;
+            };
+            if attachment.unfit != is_fit {
+                continue;
+            }
+            if let Some(entry) = self.records().attachments.get_mut(&key) {
+                entry.unfit = !is_fit;
+            }
+            let name = &attachment.host_ifname;
+            found.push(if is_fit {
+                format!("the pod behind {name} takes frames from XDP again")
+            } else {
+                format!(
+                    "somebody has switched GRO off in the pod behind {name}, or set a smaller MTU: TC delivers to it, not XDP"
+                )
+            });
+        }
+        found
+    }
+}
+
+/// Whether the interface inside polls, and takes everything that the node's pods do.
+fn takes_frames(attachment: &Attachment) -> Result<bool, PodError> {
+    let netns = Netns::open(Path::new(&attachment.netns))?;
+    let ifname = &attachment.ifname;
+    let polls = netns.run(|| ethtool::gro(ifname))??;
+    let link =
+        netns.run(|| -> Result<_, RtnlError> { link::find(&mut Rtnl::open()?, ifname) })??;
+    Ok(polls && link.is_some_and(|link| link.mtu >= attachment.mtu.into()))
 }
 
 fn set_polling(attachment: &Attachment) -> Result<(), PodError> {

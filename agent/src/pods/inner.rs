@@ -111,6 +111,7 @@ impl Inner {
             created: super::seconds_since_1970(),
             pod: request.pod.clone(),
             polls: false,
+            unfit: false,
         };
         records.attachments.insert(key.clone(), attachment.clone());
         Ok(attachment)

@@ -1,6 +1,6 @@
 //! The operations on attachments.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -182,6 +182,21 @@ impl Pods {
     /// When the agent is shutting down.
     pub async fn poll(&self) -> Result<Vec<String>, PodError> {
         self.blocking(move |inner| Ok(inner.poll())).await
+    }
+
+    /// Looks at the interfaces inside whose other ends have these indices, all of them if none are named: one that
+    /// somebody has made unfit for frames does not get any from XDP from the next pass on. What has changed,
+    /// in words. Does not take the gate.
+    ///
+    /// # Errors
+    /// When the agent is shutting down.
+    pub async fn look_inside(&self, ends: Option<BTreeSet<u32>>) -> Result<Vec<String>, PodError> {
+        let look = move |inner: &Inner| Ok(inner.look_inside(ends.as_ref()));
+        let found: Vec<String> = self.blocking(look).await?;
+        if !found.is_empty() {
+            self.changed.notify_one();
+        }
+        Ok(found)
     }
 
     /// Waits until attachments may have changed since the last call.

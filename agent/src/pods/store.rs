@@ -202,6 +202,7 @@ mod tests {
             created: 1,
             pod: PodLabels::default(),
             polls: false,
+            unfit: false,
         }
     }
 

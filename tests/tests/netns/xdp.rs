@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use aya::util::KernelVersion;
+use oxlan_tests::capture::Capture;
 use oxlan_tests::cluster::{Cluster, Shape, with_cluster};
 use oxlan_tests::cni::Call;
 use oxlan_tests::node::Node;
@@ -182,6 +183,94 @@ fn a_pod_with_a_smaller_mtu_gets_packets() {
         }
         ensure!(node.verdicts("from-vtep")? >= before + 6);
         Ok(())
+    });
+}
+
+/// Somebody inside makes the interface unfit for frames, which a veth drops without a word.
+#[test]
+fn a_pod_that_takes_no_frames_any_more_gets_packets() {
+    with_cluster(Shape::nodes(2).with_xdp(), |cluster| {
+        let (a, b) = pods(cluster)?;
+        let node = &cluster.nodes[1];
+        for (spoil, restore) in [
+            ("ethtool -K eth0 gro off", "ethtool -K eth0 gro on"),
+            ("ip link set eth0 mtu 1300", "ip link set eth0 mtu 1450"),
+        ] {
+            comes_by_xdp(node, &b, &a)?;
+            b.netns.run(spoil)?;
+            // Longer than what the interface takes then.
+            for to in b.addresses() {
+                until_true(SOON, &format!("delivery by TC after `{spoil}`"), || {
+                    let before = node.verdicts("from-vtep-xdp")?;
+                    let line = format!("ping -n -q -c 2 -i 0.05 -W 1 -s 1350 {to}");
+                    let arrived = a.netns.run(&line).is_ok();
+                    Ok(arrived && node.verdicts("from-vtep-xdp")? == before)
+                })?;
+            }
+            b.netns.run(restore)?;
+        }
+        comes_by_xdp(node, &b, &a)
+    });
+}
+
+/// A promiscuous uplink sees frames of other VLANs and for others, which XDP meets before the kernel compares.
+#[test]
+fn frames_for_others_are_not_taken() {
+    with_cluster(Shape::nodes(2).with_xdp(), |cluster| {
+        let (a, b) = pods(cluster)?;
+        let [sender, node] = [&cluster.nodes[0], &cluster.nodes[1]];
+        node.netns
+            .run(&format!("ip link set {UPLINK} promisc on"))?;
+        comes_by_xdp(node, &b, &a)?;
+        let mac = node.netns.run(&format!("ip -br link show {UPLINK}"))?;
+        let mac = mac
+            .split_whitespace()
+            .find(|word| word.matches(':').count() == 5)
+            .context("no MAC")?
+            .to_owned();
+        let vlan = format!("ip link add link {UPLINK} name tagged up type vlan id 7");
+        let has_vlans = match sender.netns.run(&vlan) {
+            Err(error) if format!("{error:#}").contains("Unknown device type") => {
+                skip("this kernel has no VLAN devices to send tagged frames with");
+                false
+            }
+            made => made.map(|_| true)?,
+        };
+        let peer = node.underlay;
+        let ways = [
+            (UPLINK, "02:00:00:00:99:99", "another MAC"),
+            ("tagged", mac.as_str(), "another VLAN"),
+        ];
+        for (device, mac, what) in ways.into_iter().take(if has_vlans { 2 } else { 1 }) {
+            sender.netns.run_all(&[
+                &format!(
+                    "ip route replace {peer}/32 dev {device} src {}",
+                    sender.underlay
+                ),
+                &format!("ip neigh replace {peer} lladdr {mac} dev {device} nud permanent"),
+            ])?;
+            until_true(SOON, "way of the packets", || {
+                let routes = sender.oxlan_json("routes")?;
+                let rows = routes.as_array().context("no routes")?;
+                let mut others = rows.iter().filter(|row| row["local"] == false);
+                Ok(others.all(|row| row["device"] == device))
+            })?;
+            let (options, filter) = ("-e -t", "udp port 8472 or (vlan and udp port 8472)");
+            let arriving = Capture::start(cluster.scope(), &node.netns, UPLINK, options, filter)?;
+            let before = [node.verdicts("from-vtep-xdp")?, node.verdicts("from-vtep")?];
+            for to in b.addresses() {
+                ensure!(a.ping(to).is_err(), "{to} was reached by {what}");
+            }
+            // They were there.
+            arriving.wait_for(&format!("> {mac}"))?;
+            let after = [node.verdicts("from-vtep-xdp")?, node.verdicts("from-vtep")?];
+            ensure!(before == after, "{what}: {before:?} {after:?}");
+            sender.netns.run_all(&[
+                &format!("ip neigh del {peer} dev {device}"),
+                &format!("ip route del {peer}/32 dev {device}"),
+            ])?;
+        }
+        comes_by_xdp(node, &b, &a)
     });
 }
 
