@@ -5,6 +5,7 @@
 //! holds our process id, so any number of test runs stand side by side on one machine.
 
 pub mod agent;
+pub mod aggregates;
 pub mod bench;
 pub mod binaries;
 pub mod bird;

@@ -1,6 +1,8 @@
 //! Aggregates and checksums: what a sender leaves to devices has to be done by somebody, and only once.
 
 use anyhow::{Context, Result, ensure};
+use aya::util::KernelVersion;
+use oxlan_tests::aggregates::{Family, set_aggregate_size};
 use oxlan_tests::capture::Capture;
 use oxlan_tests::cluster::{Cluster, Shape, with_cluster};
 use oxlan_tests::netns::Netns;
@@ -12,6 +14,9 @@ use oxlan_tests::underlay::UPLINK;
 use oxlan_tests::wait::{SOON, until_true};
 
 const BULK: usize = 8 << 20;
+
+/// An aggregate's size that 16 bits cannot tell.
+const BEYOND: u32 = 128 << 10;
 
 /// The offloads that a device can do without: then the kernel does their work before it.
 const OFFLOADS: &str = "tx off tso off gso off gro off";
@@ -177,27 +182,27 @@ fn verify(text: &str) -> Result<()> {
 #[test]
 fn aggregates_beyond_64_kib_arrive() {
     with_cluster(Shape::nodes(2), |cluster| {
-        for (family, sizes) in [
-            ("IPv6", "gso_max_size 131072 gro_max_size 131072"),
-            ("IPv4", "gso_ipv4_max_size 131072 gro_ipv4_max_size 131072"),
-        ] {
-            let line = format!("ip link set {UPLINK} {sizes}");
-            if let Err(error) = cluster.nodes[0].netns.run(&line) {
+        for (family, since) in [(Family::Ipv6, (5, 19)), (Family::Ipv4, (6, 3))] {
+            let needed = KernelVersion::new(since.0, since.1, 0);
+            if KernelVersion::current().is_ok_and(|now| now < needed) {
+                let commit = family.commit();
                 skip(&format!(
-                    "no aggregates of {family} beyond 64 KiB: {error:#}"
+                    "aggregates of {family:?} beyond 64 KiB need Linux {since:?}, {commit}"
                 ));
                 continue;
             }
-            enlarge(cluster, family, sizes)?;
+            enlarge(cluster, family)?;
         }
         Ok(())
     });
 }
 
-fn enlarge(cluster: &Cluster, family: &str, sizes: &str) -> Result<()> {
+fn enlarge(cluster: &Cluster, family: Family) -> Result<()> {
+    set_aggregate_size(&cluster.nodes[0].netns, UPLINK, family, BEYOND)?;
     let pod = |node: &Node, role| -> Result<Pod> {
-        let pod = node.add_pod(&format!("{role}-{}", family.to_lowercase()))?;
-        pod.netns.run(&format!("ip link set eth0 {sizes}"))?;
+        let name = format!("{role}-{family:?}").to_lowercase();
+        let pod = node.add_pod(&name)?;
+        set_aggregate_size(&pod.netns, "eth0", family, BEYOND)?;
         Ok(pod)
     };
     let a = pod(&cluster.nodes[0], "a")?;
@@ -205,8 +210,13 @@ fn enlarge(cluster: &Cluster, family: &str, sizes: &str) -> Result<()> {
         for (from, to) in a.addresses().zip(other.addresses()) {
             let (near, far) = (End::new(&a.netns, from), End::new(&other.netns, to));
             tcp::transfer(near, far, BULK)
-                .with_context(|| format!("{from} to {to}, large {family}"))?;
+                .with_context(|| format!("{from} to {to}, large {family:?}"))?;
         }
+    }
+    // A length of 0 is none that is wrong.
+    for node in &cluster.nodes {
+        let refused = [node.drops("malformed")?, node.drops("truncated")?];
+        ensure!(refused == [0; 2], "{}, {family:?}: {refused:?}", node.name);
     }
     Ok(())
 }
