@@ -106,16 +106,13 @@ impl Fabric {
     pub fn plug(&self, router: usize, node: u8) -> Result<()> {
         let (v4, v6) = (uplink_v4(router, node), uplink_v6(router, node));
         let own = (router_v4(router, node), router_v6(router, node));
-        let mut lines = vec![
+        let lines = [
             format!("ip link set node{node} up"),
             format!("ip address replace {}/31 dev node{node}", own.0),
             format!("ip address replace {}/127 dev node{node} nodad", own.1),
             format!("ip route replace {}/32 via {v4}", node_v4(node)),
             format!("ip route replace {}/128 via {v6}", node_v6(node)),
         ];
-        for (cidr, via) in pod_cidrs(node).iter().zip([IpAddr::from(v4), v6.into()]) {
-            lines.push(format!("ip route replace {cidr} via {via}"));
-        }
         let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
         self.routers[router].run_all(&lines)
     }
@@ -158,21 +155,28 @@ impl Fabric {
             .with_context(|| format!("cannot write {}", file.display()))
     }
 
-    /// Makes routes on the nodes to each other's pod CIDRs by both routers, as a routing daemon does.
+    /// Makes routes to all pod CIDRs, on the nodes by both routers, as a routing daemon does.
     ///
     /// # Errors
     ///
     /// If the kernel refuses.
     pub fn route_pods(&self) -> Result<()> {
         for node in &self.nodes {
-            for other in self.nodes.iter().filter(|n| n.number != node.number) {
-                let [v4, v6] = [&other.pod_cidrs[0], &other.pod_cidrs[1]];
-                let (via, number) = ("nexthop via", node.number);
+            let number = node.number;
+            let [v4, v6] = [&node.pod_cidrs[0], &node.pod_cidrs[1]];
+            for (at, router) in self.routers.iter().enumerate() {
+                router.run_all(&[
+                    &format!("ip route replace {v4} via {}", uplink_v4(at, number)),
+                    &format!("ip route replace {v6} via {}", uplink_v6(at, number)),
+                ])?;
+            }
+            for other in self.nodes.iter().filter(|n| n.number != number) {
+                let (via, number) = ("nexthop via", other.number);
                 let [a, b] = [0, 1].map(|at| router_v4(at, number));
                 let [a6, b6] = [0, 1].map(|at| router_v6(at, number));
-                node.netns.run_all(&[
-                    &format!("ip route add {v4} {via} {a} {via} {b}"),
-                    &format!("ip route add {v6} {via} {a6} {via} {b6}"),
+                other.netns.run_all(&[
+                    &format!("ip route replace {v4} {via} {a} {via} {b}"),
+                    &format!("ip route replace {v6} {via} {a6} {via} {b6}"),
                 ])?;
             }
         }

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use anyhow::{Context, Result, ensure};
+use oxlan_tests::bird::{self, Bird};
 use oxlan_tests::capture::Capture;
-use oxlan_tests::fabric::{Fabric, with_fabric};
+use oxlan_tests::fabric::{Fabric, router_v4, router_v6, uplink_v4, uplink_v6, with_fabric};
 use oxlan_tests::node::Node;
 use oxlan_tests::pod::Pod;
 use oxlan_tests::run::host;
@@ -96,7 +97,7 @@ fn used(routers: &BTreeMap<u16, usize>) -> Vec<usize> {
 }
 
 /// Both uplinks are used, one alone while the other is down, and then both as before.
-fn survives_a_lost_uplink(fabric: &Fabric, a: End<'_>, b: End<'_>) -> Result<()> {
+fn survives_a_lost_uplink(fabric: &Fabric, [a, b]: [End<'_>; 2], is_direct: bool) -> Result<()> {
     let node = &fabric.nodes[0];
     wait_for_next_hops(node, 2)?;
     let mut flows = Flows::open(a, b, FLOWS)?;
@@ -108,6 +109,9 @@ fn survives_a_lost_uplink(fabric: &Fabric, a: End<'_>, b: End<'_>) -> Result<()>
         let meanwhile = spread(fabric, &[left], &mut flows)?;
         ensure!(meanwhile.len() == FLOWS, "{meanwhile:?}");
         fabric.plug(lost, node.number)?;
+        if is_direct {
+            fabric.route_pods()?;
+        }
         wait_for_next_hops(node, 2)?;
     }
     let after = spread(fabric, &[0, 1], &mut flows)?;
@@ -119,7 +123,8 @@ fn survives_a_lost_uplink(fabric: &Fabric, a: End<'_>, b: End<'_>) -> Result<()>
 fn check(network: &str, underlay: fn(u8) -> IpAddr, rest: impl FnOnce([End<'_>; 4]) -> Result<()>) {
     with_fabric(2, network, |fabric| {
         fabric.write_file_over(network, underlay)?;
-        if network.contains("direct") {
+        let is_direct = network.contains("direct");
+        if is_direct {
             fabric.route_pods()?;
         }
         fabric.start()?;
@@ -127,7 +132,7 @@ fn check(network: &str, underlay: fn(u8) -> IpAddr, rest: impl FnOnce([End<'_>; 
         let [a4, a6] = ends(&a)?;
         let [b4, b6] = ends(&b)?;
         for [a, b] in [[a4, b4], [a6, b6]] {
-            survives_a_lost_uplink(fabric, a, b)?;
+            survives_a_lost_uplink(fabric, [a, b], is_direct)?;
             for [client, server] in [[a, b], [b, a]] {
                 tcp::transfer(client, server, BULK)?;
                 udp::exchange(client, server, 4000, 3)?;
@@ -178,4 +183,58 @@ fn flows_in_vxlan_over_ipv6_are_spread() {
 fn flows_without_encapsulation_are_spread() {
     let network = "mode = \"direct\"";
     check(network, |number| node_v4(number).into(), |_| Ok(()));
+}
+
+/// BIRD on the nodes and on the routers between them: each node learns the other's pod CIDRs from both routers.
+#[test]
+fn routing_daemons_across_routers_are_enough() {
+    with_fabric(2, "mode = \"direct\"", |fabric| {
+        fabric.start()?;
+        let [first, second] = [&fabric.nodes[0], &fabric.nodes[1]];
+        let (a, b) = (first.add_pod("a")?, second.add_pod("b")?);
+        let (numbers, routers) = ([1, 2], [0, 1]);
+        let start_router = |at: usize| {
+            let clients = numbers.map(|node| (uplink_v4(at, node), uplink_v6(at, node)));
+            Bird::start(
+                fabric.scope(),
+                &fabric.routers[at],
+                &bird::reflector(&clients),
+            )
+        };
+        let mut daemons = Vec::new();
+        for node in &fabric.nodes {
+            let neighbours =
+                routers.map(|at| (router_v4(at, node.number), router_v6(at, node.number)));
+            let text = bird::node(&neighbours);
+            daemons.push(Bird::start(fabric.scope(), &node.netns, &text)?);
+        }
+        let near = start_router(0)?;
+        let far = start_router(1)?;
+        for node in &fabric.nodes {
+            wait_for_next_hops(node, 2)?;
+        }
+        for (a, b) in ends(&a)?.into_iter().zip(ends(&b)?) {
+            let mut flows = Flows::open(a, b, FLOWS)?;
+            let routers = spread(fabric, &[0, 1], &mut flows)?;
+            ensure!(used(&routers) == [0, 1], "{routers:?}");
+            tcp::transfer(a, b, BULK)?;
+        }
+        // The daemon of a router ends: its neighbours lose its routes at once.
+        near.stop()?;
+        for node in &fabric.nodes {
+            wait_for_next_hops(node, 1)?;
+        }
+        for (a, b) in ends(&a)?.into_iter().zip(ends(&b)?) {
+            Flows::open(a, b, FLOWS)?.send(8)?;
+            udp::exchange(b, a, 4000, 3)?;
+            tcp::transfer(a, b, BULK)?;
+        }
+        far.stop()?;
+        until_true(SOON, "loss of the last way", || {
+            let status = first.oxlan_json("status")?["problems"].to_string();
+            Ok(status.contains("no route leads to the pods in 10.244.2.0/24"))
+        })?;
+        ensure!(a.ping(b.ipv4()?.into()).is_err(), "reached without a route");
+        daemons.into_iter().try_for_each(Bird::stop)
+    });
 }

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use oxlan_tests::bird::Bird;
+use oxlan_tests::bird::{self, Bird};
 use oxlan_tests::cluster::{Cluster, Shape, with_cluster};
 use oxlan_tests::node::Node;
 use oxlan_tests::pod::Pod;
 use oxlan_tests::traffic::udp_stream::UdpStream;
 use oxlan_tests::traffic::{End, tcp, udp};
+use oxlan_tests::underlay::{node_v4, node_v6};
 use oxlan_tests::wait::{SOON, until_true};
 
 /// Larger than all buffers on the way.
@@ -167,8 +168,12 @@ fn a_routing_daemon_is_enough() {
         );
         ensure!(a.ping(b.ipv4()?.into()).is_err(), "reached without a route");
 
-        let near = Bird::start(cluster.scope(), &first.netns, 2)?;
-        let far = Bird::start(cluster.scope(), &second.netns, 1)?;
+        let start = |node: &Node, neighbour| {
+            let neighbours = [(node_v4(neighbour), node_v6(neighbour))];
+            Bird::start(cluster.scope(), &node.netns, &bird::node(&neighbours))
+        };
+        let near = start(first, 2)?;
+        let far = start(second, 1)?;
         wait_for_both(cluster, true)?;
         let plain = ["to-peer", "from-peer"];
         for [a, b] in ends(&a, &b)? {
@@ -192,7 +197,7 @@ fn a_routing_daemon_is_enough() {
         far.stop()?;
         wait_for_both(cluster, false)?;
         ensure!(a.ping(b.ipv4()?.into()).is_err(), "reached without a route");
-        let far = Bird::start(cluster.scope(), &second.netns, 1)?;
+        let far = start(second, 1)?;
         wait_for_both(cluster, true)?;
         for [a, b] in ends(&a, &b)? {
             talk(a, b)?;
