@@ -75,6 +75,8 @@ pub mod pod_flags {
     pub const TRANSLATED: u32 = 2;
     /// The pod's interface polls (NAPI) and takes frames of up to [`Config::mtu`](super::Config::mtu): XDP may redirect to it.
     pub const FRAMES: u32 = 4;
+    /// What the pod receives is limited by a queueing discipline of the host side, so packets have to pass it.
+    pub const LIMITED: u32 = 8;
 }
 
 impl PodValue {

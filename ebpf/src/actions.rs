@@ -103,7 +103,7 @@ pub(crate) fn deliver(skb: &mut Skb, front: &mut Front, pod: &PodValue, verdict:
     match readdress(skb, front, pod, None) {
         Ok(()) => {
             count(verdict, len);
-            to_peer(pod)
+            to_device(skb, pod)
         }
         Err(Refused) => drop(skb, DropReason::HelperFailed),
     }
@@ -162,7 +162,7 @@ fn deliver_decapsulated(
     match readdress(skb, front, pod, ecn) {
         Ok(()) => {
             count(Verdict::FromVtep, len);
-            to_peer(pod)
+            to_device(skb, pod)
         }
         Err(Refused) => drop(skb, DropReason::HelperFailed),
     }
@@ -352,8 +352,16 @@ fn readdress(
     Ok(())
 }
 
+/// Into the pod, past the host side of its pair; or out of the host side, if its queueing discipline limits
+/// what the pod receives.
 #[inline(always)]
-fn to_peer(pod: &PodValue) -> i32 {
+fn to_device(skb: &mut Skb, pod: &PodValue) -> i32 {
+    if decide::is_limited(pod) {
+        // It passes `to_pod`, and no host has translated it.
+        skb.set_lent(true);
+        // SAFETY: the helper takes two numbers and has no preconditions.
+        return unsafe { bpf_redirect(pod.ifindex, 0) as i32 };
+    }
     // SAFETY: the helper takes two numbers and has no preconditions.
     unsafe { bpf_redirect_peer(pod.ifindex, 0) as i32 }
 }

@@ -74,6 +74,33 @@ fn runtime_libcni_chain_with_portmap() {
     });
 }
 
+/// The capability of the plugin itself, by way of libcni; the reference plugin finds the place taken.
+#[test]
+fn runtime_libcni_chain_with_bandwidth() {
+    with_references(|site| {
+        let limits = json!({"ingressRate": 8_000_000, "ingressBurst": 800_000, "egressRate": 8_000_000, "egressBurst": 800_000});
+        let capability = json!({"bandwidth": true});
+        let mut oxlan = site.plugin();
+        oxlan["capabilities"] = capability.clone();
+        let network = json!({"cniVersion": "1.0.0", "name": "oxlan", "plugins": [oxlan]});
+        let (netns, mut pod) = site.attachment("limited")?;
+        pod.capabilities = Map::from_iter([("bandwidth".to_owned(), limits.clone())]);
+        site.libcni.add(&network, &pod)?;
+        assert!(netns.run("tc qdisc show dev eth0")?.contains("rate 8Mbit"));
+        site.libcni.check(&network, &pod)?;
+        site.libcni.del(&network, &pod)?;
+
+        let reference = json!({"type": "bandwidth", "capabilities": capability});
+        let network = site.network("1.0.0", &[reference]);
+        let (_netns, mut pod) = site.attachment("unlimited")?;
+        pod.capabilities = Map::from_iter([("bandwidth".to_owned(), limits)]);
+        let error = site.libcni.add(&network, &pod).expect_err("there is room");
+        assert!(format!("{error:#}").contains("file exists"), "{error:#}");
+        site.libcni.del(&network, &pod)?;
+        site.expect_pods(0)
+    });
+}
+
 /// Clients reach the container by its node's address and the published port.
 ///
 /// A pod of the same node is not among them: its node's host translates the way there only, as the

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::request::require_version;
 use super::{CniError, Verb, Version, code};
 use crate::host::ports::Protocol;
-use crate::pods::{Key, PortMapping};
+use crate::pods::{Bandwidth, Key, PortMapping, Rate};
 
 /// Where the agent's socket is when the configuration has no `runDir`.
 pub const DEFAULT_RUN_DIR: &str = "/run/oxlan";
@@ -34,7 +34,7 @@ const KNOWN: &[&str] = &[
 ];
 
 /// What a runtime may tell in `runtimeConfig`.
-const CAPABILITIES: &[&str] = &["dns", "portMappings"];
+const CAPABILITIES: &[&str] = &["bandwidth", "dns", "portMappings"];
 
 /// A configuration that has been checked for one verb.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,6 +49,8 @@ pub struct NetConf {
     pub mtu: Option<u16>,
     /// Ports of the host that are to lead to the pod.
     pub ports: Vec<PortMapping>,
+    /// How much the pod may send and receive.
+    pub bandwidth: Bandwidth,
     /// What the result says about DNS.
     pub dns: Option<Dns>,
     /// Result of the plugins before this one (ADD), or of the ADD (CHECK).
@@ -102,6 +104,7 @@ impl NetConf {
             run_dir: run_dir(fields)?,
             mtu: None,
             ports: Vec::new(),
+            bandwidth: Bandwidth::default(),
             dns: None,
             prev_result: None,
             valid_attachments: Vec::new(),
@@ -118,6 +121,7 @@ impl NetConf {
         refuse_unknown(fields)?;
         self.mtu = mtu(fields)?;
         self.ports = port_mappings(fields)?;
+        self.bandwidth = bandwidth(fields)?;
         self.dns = dns(fields)?;
         self.prev_result = prev_result(fields)?;
         if verb == Verb::Check && self.prev_result.is_none() {
@@ -236,6 +240,70 @@ fn port_mapping(place: &str, entry: &Map<String, Value>) -> Result<Option<PortMa
     }))
 }
 
+/// The capability `bandwidth`, as the plugin of that name has it: `ingress` is what the pod receives, and a
+/// direction whose rate and burst are 0 or absent is not limited.
+fn bandwidth(fields: &Map<String, Value>) -> Result<Bandwidth, CniError> {
+    const FIELD: &str = "runtimeConfig.bandwidth";
+    const NAMES: [&str; 4] = ["ingressRate", "ingressBurst", "egressRate", "egressBurst"];
+    let value = fields.get("runtimeConfig").and_then(|c| c.get("bandwidth"));
+    let limits = match value {
+        None | Some(Value::Null) => return Ok(Bandwidth::default()),
+        Some(Value::Object(limits)) => limits,
+        Some(other) => {
+            let allowed = format!("an object with {}", NAMES.join(", "));
+            return Err(CniError::config(FIELD, other, &allowed));
+        }
+    };
+    if let Some((key, value)) = limits
+        .iter()
+        .find(|(key, _)| !NAMES.contains(&key.as_str()))
+    {
+        let advice = format!("the fields are {}", NAMES.join(", "));
+        return Err(CniError::unsupported(
+            &format!("{FIELD}.{key}"),
+            value,
+            &advice,
+        ));
+    }
+    let [ingress_rate, ingress_burst, egress_rate, egress_burst] = NAMES;
+    Ok(Bandwidth {
+        to_pod: rate(FIELD, limits, ingress_rate, ingress_burst)?,
+        from_pod: rate(FIELD, limits, egress_rate, egress_burst)?,
+    })
+}
+
+fn rate(
+    place: &str,
+    limits: &Map<String, Value>,
+    rate_name: &str,
+    burst_name: &str,
+) -> Result<Option<Rate>, CniError> {
+    /// One byte per second, and the reference plugin's 4 GiB.
+    const LEAST_RATE: u64 = 8;
+    const MOST_BURST: u64 = u32::MAX as u64 * 8;
+    let wrong = |name: &str, allowed: &str| {
+        CniError::config(&format!("{place}.{name}"), field(limits, name), allowed)
+    };
+    let number = |name: &str| {
+        let value = field(limits, name);
+        let number = if value.is_null() {
+            Some(0)
+        } else {
+            value.as_u64()
+        };
+        number.ok_or_else(|| wrong(name, "a whole number of bits, 0 to 18446744073709551615"))
+    };
+    let (rate, burst) = (number(rate_name)?, number(burst_name)?);
+    match (rate, burst) {
+        (0, 0) => Ok(None),
+        (0, _) => Err(wrong(rate_name, "with a burst: 8 bits per second or more")),
+        (_, 0) => Err(wrong(burst_name, "with a rate: 1 to 34359738360 bits")),
+        (1..LEAST_RATE, _) => Err(wrong(rate_name, "8 bits per second or more")),
+        (_, burst) if burst > MOST_BURST => Err(wrong(burst_name, "1 to 34359738360 bits")),
+        (rate, burst) => Ok(Some(Rate { rate, burst })),
+    }
+}
+
 /// The capability `dns` comes before the configuration's own field.
 fn dns(fields: &Map<String, Value>) -> Result<Option<Dns>, CniError> {
     let allowed = "nameservers (IP addresses), domain, search, options";
@@ -303,7 +371,8 @@ fn refuse_unknown(fields: &Map<String, Value>) -> Result<(), CniError> {
     let capabilities = field(fields, "runtimeConfig").as_object();
     for (key, value) in capabilities.into_iter().flatten() {
         if !CAPABILITIES.contains(&key.as_str()) && !key.starts_with("io.kubernetes.") {
-            let advice = "the capabilities are dns and portMappings; chain a plugin for others";
+            let advice =
+                "the capabilities are bandwidth, dns and portMappings; chain a plugin for others";
             let field = format!("runtimeConfig.{key}");
             return Err(CniError::unsupported(&field, value, advice));
         }

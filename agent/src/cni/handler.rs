@@ -61,6 +61,7 @@ async fn add(state: &ApiState, request: &Request, conf: &NetConf) -> Result<Valu
         netns: request.netns.clone(),
         mtu: conf.mtu,
         ports: conf.ports.clone(),
+        bandwidth: conf.bandwidth,
         pod: labels::parse(&request.args)?,
     };
     let attachment = state.pods.add(add).await?;

@@ -20,6 +20,7 @@ use super::link::{self, LinkState};
 use super::messages;
 use super::netns::Netns;
 use super::rtnl::{Batch, Rtnl, RtnlError};
+use super::shaper::{self, TokenBucket};
 use super::veth::{self, Pair, VethError};
 
 /// Compares the host side of a pair with what it should be. Returns the differences in words.
@@ -36,6 +37,12 @@ pub fn host_side(
         return Ok(vec![format!("the host side {name} does not exist")]);
     };
     let mut differences = link_differences(name, &link, pair.host_mac, pair.mtu);
+    differences.extend(limit_difference(
+        rtnl,
+        name,
+        link.ifindex,
+        pair.to_pod.as_ref(),
+    )?);
     for address in addresses {
         if !host_route_is_right(rtnl, *address, link.ifindex)? {
             differences.push(format!("the host has no route to {address} on {name}"));
@@ -68,6 +75,8 @@ fn pod_side_inside(pair: &Pair<'_>, addresses: &[IpAddr]) -> Result<Vec<String>,
         return Ok(vec![format!("the pod has no interface {name}")]);
     };
     let mut differences = link_differences(name, &link, pair.pod_mac, pair.mtu);
+    let limit = pair.from_pod.as_ref();
+    differences.extend(limit_difference(&mut rtnl, name, link.ifindex, limit)?);
     let present = Present::read(&mut rtnl, link.ifindex)?;
     for address in addresses {
         let gateway = veth::gateway_for(*address);
@@ -86,6 +95,20 @@ fn pod_side_inside(pair: &Pair<'_>, addresses: &[IpAddr]) -> Result<Vec<String>,
         }
     }
     Ok(differences)
+}
+
+fn limit_difference(
+    rtnl: &mut Rtnl,
+    name: &str,
+    ifindex: u32,
+    wanted: Option<&TokenBucket>,
+) -> Result<Option<String>, RtnlError> {
+    let Some(wanted) = wanted else {
+        return Ok(None);
+    };
+    let present = shaper::present(rtnl, &[ifindex])?.into_iter().next();
+    let differs = !wanted.is(present.flatten());
+    Ok(differs.then(|| format!("{name} is not limited to {wanted}")))
 }
 
 fn link_differences(name: &str, link: &LinkState, mac: Mac, mtu: u16) -> Vec<String> {

@@ -106,7 +106,7 @@ pub fn find(rtnl: &mut Rtnl, name: &str) -> Result<Option<LinkState>, RtnlError>
 ///
 /// # Errors
 /// When it is not, or the kernel cannot be asked.
-pub(super) fn required(rtnl: &mut Rtnl, name: &str) -> Result<LinkState, RtnlError> {
+pub fn required(rtnl: &mut Rtnl, name: &str) -> Result<LinkState, RtnlError> {
     let mut batch = Batch::new();
     batch.request(
         format!("find the interface {name}"),

@@ -18,6 +18,7 @@ pub mod pod_links;
 pub mod ports;
 pub mod preflight;
 pub mod rtnl;
+pub mod shaper;
 pub mod sysctl;
 pub mod veth;
 pub mod watch;

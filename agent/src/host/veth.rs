@@ -13,6 +13,7 @@ use super::link::{self, LinkState, link_of, required};
 use super::messages::{self, Route};
 use super::netns::{Netns, NetnsError};
 use super::rtnl::{Batch, Rtnl, RtnlError};
+use super::shaper::{self, TokenBucket};
 use super::sysctl::{self, SysctlError};
 
 /// Why one side of a pair cannot be made or changed.
@@ -50,6 +51,10 @@ pub struct Pair<'a> {
     pub pod_mac: Mac,
     /// MTU of both, bytes.
     pub mtu: u16,
+    /// What the host side may send.
+    pub to_pod: Option<TokenBucket>,
+    /// What the pod's side may send.
+    pub from_pod: Option<TokenBucket>,
 }
 
 /// An address of the pod, and the node's own in the same family.
@@ -108,6 +113,9 @@ pub fn connect_host(
     }
     let ipv6 = pair.mtu >= MIN_MTU_V6 && Path::new("/proc/sys/net/ipv6").exists();
     let mut batch = Batch::new();
+    if let Some(bucket) = &pair.to_pod {
+        shaper::limit(&mut batch, name, ifindex, bucket);
+    }
     batch.request(
         format!("set {name} up"),
         messages::host_side_up(ifindex, ipv6),
@@ -143,21 +151,25 @@ pub fn configure_pod(
 ) -> Result<bool, VethError> {
     netns.run(|| {
         let mut rtnl = Rtnl::open()?;
-        configure_pod_inside(&mut rtnl, pair.pod_ifname, addresses)?;
+        configure_pod_inside(&mut rtnl, pair, addresses)?;
         Ok(link::wait_until_local(&mut rtnl, addresses, patience)?)
     })?
 }
 
 fn configure_pod_inside(
     rtnl: &mut Rtnl,
-    ifname: &str,
+    pair: &Pair<'_>,
     addresses: &[IpAddr],
 ) -> Result<(), VethError> {
+    let ifname = pair.pod_ifname;
     let ifindex = required(rtnl, ifname)?.ifindex;
     if addresses.iter().any(IpAddr::is_ipv6) {
         sysctl::require(&format!("net/ipv6/conf/{ifname}/disable_ipv6"), "0")?;
     }
     let mut batch = Batch::new();
+    if let Some(bucket) = &pair.from_pod {
+        shaper::limit(&mut batch, ifname, ifindex, bucket);
+    }
     batch.request("set lo up", messages::link_up_by_name("lo"));
     batch.request(format!("set {ifname} up"), messages::link_up(ifindex));
     for address in addresses {
@@ -196,12 +208,22 @@ pub fn remove(rtnl: &mut Rtnl, host_ifname: &str) -> Result<(), RtnlError> {
     rtnl.run(batch).map(drop)
 }
 
-/// Sets the MTU of the interface `ifname` of the calling thread's namespace.
+/// Sets the MTU of the interface `ifname` of the calling thread's namespace, and what it may send, for
+/// the burst has to have room for a frame.
 ///
 /// # Errors
 /// When the kernel refuses.
-pub fn set_mtu(rtnl: &mut Rtnl, ifname: &str, mtu: u16) -> Result<(), RtnlError> {
+pub fn set_mtu(
+    rtnl: &mut Rtnl,
+    ifname: &str,
+    mtu: u16,
+    bucket: Option<&TokenBucket>,
+) -> Result<(), RtnlError> {
     let mut batch = Batch::new();
+    if let Some(bucket) = bucket {
+        let ifindex = required(rtnl, ifname)?.ifindex;
+        shaper::limit(&mut batch, ifname, ifindex, bucket);
+    }
     batch.request(
         format!("set the MTU of {ifname} to {mtu}"),
         messages::set_mtu(ifname, mtu),
@@ -236,6 +258,8 @@ mod tests {
                 pod_ifname: "eth0",
                 pod_mac: Mac::new([0x0a, 0x58, 10, 0, 0, 1]),
                 mtu: 1450,
+                to_pod: None,
+                from_pod: None,
             };
             let host_side = create(&mut rtnl, &netns, &pair).unwrap();
             assert!(host_side.peer_netns.is_some_and(|number| number >= 0));

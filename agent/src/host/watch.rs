@@ -30,6 +30,10 @@ const ROUTE_GROUPS: [u32; 12] = [1, 3, 4, 5, 7, 8, 9, 11, 19, 24, 25, 32];
 /// `RTM_NEWTFILTER`, `RTM_DELTFILTER`.
 const FILTER: [u16; 3] = [37, 44, 45];
 
+/// What means that a limit may be gone: `RTM_NEWQDISC`, `RTM_DELQDISC`.
+const NEW_DISCIPLINE: u16 = 36;
+const DISCIPLINE: [u16; 2] = [NEW_DISCIPLINE, 37];
+
 /// `NFNLGRP_NFTABLES` (include/uapi/linux/netfilter/nfnetlink.h).
 const NFTABLES_GROUP: u32 = 7;
 
@@ -194,9 +198,10 @@ impl Interest {
         if NETCONF.contains(&kind) {
             return host;
         }
-        if FILTER.contains(&kind) {
+        if FILTER.contains(&kind) || kind == NEW_DISCIPLINE {
             return Changes {
-                filters: true,
+                filters: FILTER.contains(&kind),
+                host: DISCIPLINE.contains(&kind) && self.is_limit(message),
                 ..Changes::default()
             };
         }
@@ -221,6 +226,19 @@ impl Interest {
             }
             _ => Changes::default(),
         }
+    }
+
+    /// Whether a message about a discipline (`struct tcmsg` behind `struct nlmsghdr`,
+    /// include/uapi/linux/rtnetlink.h) is about the root of one of our devices.
+    fn is_limit(&self, message: &[u8]) -> bool {
+        const IFINDEX: usize = 16 + 4;
+        const PARENT: usize = 16 + 12;
+        const ROOT: u32 = u32::MAX;
+        let word = |at: usize| {
+            let bytes = message.get(at..at + 4)?;
+            Some(u32::from_ne_bytes(bytes.try_into().ok()?))
+        };
+        word(PARENT) == Some(ROOT) && word(IFINDEX).is_some_and(|i| self.devices.contains(&i))
     }
 
     fn route_changes(&self, route: &RouteMessage) -> Changes {

@@ -6,7 +6,8 @@ use oxlan_common::addr::Mac;
 use oxlan_common::maps::{PodValue, UNKNOWN_NETNS, pod_flags};
 use serde::{Deserialize, Serialize};
 
-use super::PortMapping;
+use super::{Bandwidth, PortMapping};
+use crate::host::shaper::TokenBucket;
 
 /// Where an attachment is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,6 +71,9 @@ pub struct Attachment {
     /// Ports of the host that lead to it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<PortMapping>,
+    /// How much it may send and receive.
+    #[serde(default, skip_serializing_if = "Bandwidth::is_none")]
+    pub bandwidth: Bandwidth,
     /// When ADD began, seconds since 1970 UTC.
     pub created: u64,
     /// The orchestrator's words for it.
@@ -108,13 +112,29 @@ impl Attachment {
             netns_id: self.netns_id,
             addresses: self.addresses.clone(),
             mtu: self.mtu,
+            limit: self.to_pod(),
             flags: self.flags(),
         }
     }
 
+    /// What the host side may send, if that is limited.
+    #[must_use]
+    pub fn to_pod(&self) -> Option<TokenBucket> {
+        self.bandwidth.to_pod.map(|rate| rate.bucket(self.mtu))
+    }
+
+    /// What the pod's side may send, if that is limited.
+    #[must_use]
+    pub fn from_pod(&self) -> Option<TokenBucket> {
+        self.bandwidth.from_pod.map(|rate| rate.bucket(self.mtu))
+    }
+
     /// An interface takes no frame that is longer than its own MTU, which may be less than the node's.
+    /// Frames would pass by the limit of what the pod receives, too.
     fn flags(&self) -> u32 {
-        if self.polls && !self.unfit && self.mtu_limit.is_none() {
+        if self.bandwidth.to_pod.is_some() {
+            pod_flags::LIMITED
+        } else if self.polls && !self.unfit && self.mtu_limit.is_none() {
             pod_flags::FRAMES
         } else {
             0
@@ -139,6 +159,8 @@ pub struct DesiredPod {
     pub addresses: Vec<IpAddr>,
     /// MTU of both sides, bytes.
     pub mtu: u16,
+    /// What the host side may send, if that is limited.
+    pub limit: Option<TokenBucket>,
     /// Bits of [`pod_flags`] in its entries of `PODS`.
     pub flags: u32,
 }

@@ -15,6 +15,7 @@ use crate::host::inspect;
 use crate::host::link;
 use crate::host::netns::Netns;
 use crate::host::rtnl::{Rtnl, RtnlError};
+use crate::host::shaper;
 use crate::host::veth::{self, VethError};
 
 /// What the runtime believes about an attachment: the result that ADD had given it.
@@ -101,14 +102,26 @@ impl Inner {
         let lowered = mtu < attachment.mtu;
         attachment.mtu = mtu;
         let outside = || -> Result<(), RtnlError> {
-            veth::set_mtu(&mut Rtnl::open()?, &attachment.host_ifname, mtu)
+            let limit = attachment.to_pod();
+            veth::set_mtu(
+                &mut Rtnl::open()?,
+                &attachment.host_ifname,
+                mtu,
+                limit.as_ref(),
+            )
         };
         if !lowered {
             outside()?;
         }
         let netns = Netns::open(Path::new(&attachment.netns))?;
         netns.run(|| -> Result<(), VethError> {
-            Ok(veth::set_mtu(&mut Rtnl::open()?, &attachment.ifname, mtu)?)
+            let limit = attachment.from_pod();
+            Ok(veth::set_mtu(
+                &mut Rtnl::open()?,
+                &attachment.ifname,
+                mtu,
+                limit.as_ref(),
+            )?)
         })??;
         if lowered {
             outside()?;
@@ -186,6 +199,25 @@ fn takes_frames(attachment: &Attachment) -> Result<bool, PodError> {
     let link =
         netns.run(|| -> Result<_, RtnlError> { link::find(&mut Rtnl::open()?, ifname) })??;
     Ok(polls && link.is_some_and(|link| link.mtu >= attachment.mtu.into()))
+}
+
+/// Limits again what a pod sends, where its limit is gone or another.
+pub(super) fn limit(attachment: &Attachment) -> Result<(), PodError> {
+    let Some(bucket) = attachment.from_pod() else {
+        return Ok(());
+    };
+    let netns = Netns::open(Path::new(&attachment.netns))?;
+    netns.run(|| -> Result<(), VethError> {
+        let mut rtnl = Rtnl::open()?;
+        let ifname = &attachment.ifname;
+        let ifindex = link::required(&mut rtnl, ifname)?.ifindex;
+        let present = shaper::present(&mut rtnl, &[ifindex])?;
+        if !bucket.is(present.into_iter().next().flatten()) {
+            shaper::set(&mut rtnl, ifname, ifindex, &bucket)?;
+        }
+        Ok(())
+    })??;
+    Ok(())
 }
 
 fn set_polling(attachment: &Attachment) -> Result<(), PodError> {

@@ -108,6 +108,7 @@ impl Inner {
             mtu,
             mtu_limit: request.mtu,
             ports: request.ports.clone(),
+            bandwidth: request.bandwidth,
             created: super::seconds_since_1970(),
             pod: request.pod.clone(),
             polls: false,
@@ -225,6 +226,8 @@ pub(super) fn pair(attachment: &Attachment) -> Pair<'_> {
         pod_ifname: &attachment.ifname,
         pod_mac: attachment.mac,
         mtu: attachment.mtu,
+        to_pod: attachment.to_pod(),
+        from_pod: attachment.from_pod(),
     }
 }
 

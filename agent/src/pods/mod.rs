@@ -6,6 +6,7 @@
 
 mod add;
 mod attachment;
+mod bandwidth;
 mod busy;
 mod check;
 mod crash;
@@ -24,6 +25,7 @@ use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use attachment::{Attachment, DesiredPod, Phase, PodLabels};
+pub use bandwidth::{Bandwidth, Rate};
 pub use check::Expected;
 pub use crash::{CRASH_AT, Step};
 pub use datapath::{DatapathFault, POD_PROGRAMS, PodDatapath};

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::check;
 use super::inner::Inner;
 use super::{Attachment, Key, Phase, PodError, RestoreReport};
 
@@ -65,7 +66,12 @@ impl Inner {
             let _turn = self.busy.turn(&key);
             let claimed = self.claim(&key, &attachment);
             match self.reason_to_remove(&attachment, claimed, patience) {
-                Ok(None) => report.kept += 1,
+                Ok(None) => {
+                    report.kept += 1;
+                    if let Err(error) = check::limit(&attachment) {
+                        report.problems.push(described(&attachment, &error.chain()));
+                    }
+                }
                 Ok(Some(reason)) => match self.take_down(&attachment) {
                     Ok(()) => report.removed.push(described(&attachment, &reason)),
                     Err(error) => report.problems.push(described(&attachment, &error.chain())),

@@ -11,8 +11,8 @@ use super::crash::Steps;
 use super::inner::Inner;
 use super::store::Store;
 use super::{
-    Attachment, DesiredPod, Expected, NodeFacts, Phase, PodDatapath, PodError, PodLabels,
-    PortMapping,
+    Attachment, Bandwidth, DesiredPod, Expected, NodeFacts, Phase, PodDatapath, PodError,
+    PodLabels, PortMapping,
 };
 
 /// What identifies an attachment on a node: one interface in one container.
@@ -48,6 +48,8 @@ pub struct AddRequest {
     pub mtu: Option<u16>,
     /// Ports of the host that are to lead to it.
     pub ports: Vec<PortMapping>,
+    /// How much it may send and receive.
+    pub bandwidth: Bandwidth,
     /// The orchestrator's words for it.
     pub pod: PodLabels,
 }

@@ -198,6 +198,7 @@ mod tests {
             netns_id: Some(3),
             mtu: 1450,
             ports: Vec::new(),
+            bandwidth: crate::pods::Bandwidth::default(),
             mtu_limit: None,
             created: 1,
             pod: PodLabels::default(),

@@ -8,6 +8,7 @@ use crate::host::device;
 use crate::host::layer3::{self, Address, Route, Way};
 use crate::host::link;
 use crate::host::rtnl::{Rtnl, RtnlError};
+use crate::host::shaper;
 use crate::host::sysctl::{self, Originals, SysctlError};
 use ipnet::IpNet;
 
@@ -59,6 +60,10 @@ pub fn host(rtnl: &mut Rtnl, originals: &mut Originals, step: &HostStep) -> Resu
         HostStep::SetNeighbour(name, address, mac) => {
             let ifindex = ifindex(rtnl, name)?;
             layer3::set_neighbour(rtnl, *address, *mac, ifindex)?;
+        }
+        HostStep::SetLimit(name, bucket) => {
+            let ifindex = ifindex(rtnl, name)?;
+            shaper::set(rtnl, name, ifindex, bucket)?;
         }
         HostStep::SetSysctl(wanted) => match wanted.device {
             // What vanishes with a device of ours needs no memory.

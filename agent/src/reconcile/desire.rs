@@ -123,6 +123,7 @@ fn pod_device(pod: &DesiredPod) -> (String, PodDevice) {
         ifindex: pod.host_ifindex,
         mac: pod.host_mac,
         mtu: pod.mtu.into(),
+        limit: pod.limit,
     };
     (pod.host_ifname.clone(), device)
 }

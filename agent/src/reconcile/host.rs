@@ -10,6 +10,7 @@ use oxlan_common::addr::Mac;
 
 use super::{Found, Planned};
 use crate::host::device::{Device, DeviceChange, Vxlan};
+use crate::host::shaper::{Present, TokenBucket};
 use words::{differing, kind_in_words};
 
 /// What should be on the host.
@@ -51,6 +52,8 @@ pub struct PodDevice {
     pub mac: Mac,
     /// MTU, bytes.
     pub mtu: u32,
+    /// What it may send, if that is limited.
+    pub limit: Option<TokenBucket>,
 }
 
 /// Where a route leads.
@@ -110,6 +113,8 @@ pub struct Actual {
     pub routes: BTreeMap<(IpNet, u32), Via>,
     /// Neighbours by device and address: MAC, and whether they are permanent.
     pub neighbours: BTreeMap<(String, IpAddr), (Mac, bool)>,
+    /// What pods' devices are limited to, as far as the kernel has been asked: where they should be limited.
+    pub limits: BTreeMap<String, Present>,
     /// Values of the desired kernel parameters that exist.
     pub sysctls: BTreeMap<String, String>,
 }
@@ -140,6 +145,8 @@ pub enum Step {
     RemoveRoute(IpNet, u32, Via),
     /// Make or replace a permanent neighbour.
     SetNeighbour(String, IpAddr, Mac),
+    /// Limit what a device sends.
+    SetLimit(String, TokenBucket),
     /// Set a kernel parameter.
     SetSysctl(Sysctl),
 }
@@ -228,9 +235,21 @@ impl Planner<'_> {
                 Some(device) if device.ifindex == wanted.ifindex => {
                     let change = device_change(device, wanted.mac, wanted.mtu, true);
                     self.change(name, change, device);
+                    self.limit(name, wanted.limit);
                 }
                 _ => self.plan.lost.push(name.clone()),
             }
+        }
+    }
+
+    fn limit(&mut self, name: &str, wanted: Option<TokenBucket>) {
+        let now = self.actual.limits.get(name);
+        if let Some(wanted) = wanted.filter(|wanted| !wanted.is(now.copied())) {
+            let found = match now {
+                Some(_) => Found::Different("another limit".into()),
+                None => Found::Missing,
+            };
+            self.push(Step::SetLimit(name.to_owned(), wanted), found);
         }
     }
 

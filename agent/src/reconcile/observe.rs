@@ -11,6 +11,7 @@ use crate::datapath::{Datapath, DatapathError};
 use crate::host::device::{self, Device};
 use crate::host::layer3::{self, Way};
 use crate::host::rtnl::{Rtnl, RtnlError};
+use crate::host::shaper::{self, Present};
 use crate::host::sysctl;
 
 /// Reads what `desired` is compared with.
@@ -58,12 +59,22 @@ pub fn host(rtnl: &mut Rtnl, desired: &Desired) -> Result<Host, RtnlError> {
     let neighbours = layer3::neighbours(rtnl)?.into_iter();
     let neighbours = neighbours.map(|n| ((name(n.ifindex), n.address), (n.mac, n.permanent)));
     Ok(Host {
+        limits: limits(rtnl, desired)?,
         addresses: addresses.map(|a| a.net).collect(),
         routes: routes.collect(),
         neighbours: neighbours.collect(),
         sysctls: sysctls(&desired.sysctls),
         devices: by_name(devices),
     })
+}
+
+fn limits(rtnl: &mut Rtnl, desired: &Desired) -> Result<BTreeMap<String, Present>, RtnlError> {
+    let limited = desired.pods.iter().filter(|(_, pod)| pod.limit.is_some());
+    let (names, devices): (Vec<&String>, Vec<u32>) =
+        limited.map(|(name, pod)| (name, pod.ifindex)).unzip();
+    let present = shaper::present(rtnl, &devices)?.into_iter();
+    let named = names.into_iter().cloned().zip(present);
+    Ok(named.filter_map(|(name, p)| Some((name, p?))).collect())
 }
 
 /// Devices by name.

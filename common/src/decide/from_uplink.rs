@@ -1,7 +1,7 @@
 //! What the uplink receives.
 
 use super::inner::{self, Inner};
-use super::{Tables, TunnelKey, configured};
+use super::{Tables, TunnelKey, configured, is_limited};
 use crate::counters::DropReason;
 use crate::maps::{BULK_BUCKETS, Config, PodValue};
 use crate::packet::ecn::{self, Decapsulated};
@@ -165,10 +165,11 @@ fn tunnel_packet<'t, T: Tables>(
 }
 
 /// Whether the packet ends in a TCP socket of the pod. All packets of such a flow take the same way,
-/// whatever other flows of their bucket do.
+/// whatever other flows of their bucket do. The limit of a pod may cut an aggregate before it gets there.
 #[inline(always)]
 fn is_consumed(packet: &impl Packet, pod: &PodValue, ip: &Ip) -> bool {
     ip.protocol == TCP
+        && !is_limited(pod)
         && !ip.is_later_fragment
         && pod.netns >= 0
         && packet.has_tcp_socket(ip, pod.netns)

@@ -114,6 +114,13 @@ const fn is_host(pod: &PodValue) -> bool {
     pod.flags & pod_flags::HOST != 0
 }
 
+/// Whether what goes to the pod has to pass the queueing discipline of its device.
+#[inline(always)]
+#[must_use]
+pub const fn is_limited(pod: &PodValue) -> bool {
+    pod.flags & pod_flags::LIMITED != 0
+}
+
 #[inline(always)]
 const fn is_local(route: &RouteValue) -> bool {
     route.flags & route_flags::LOCAL != 0

@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 mod answers;
+mod bandwidth;
 mod cleanup;
 mod cluster_changes;
 mod cluster_file;

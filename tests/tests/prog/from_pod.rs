@@ -2,6 +2,7 @@
 
 use oxlan::datapath::Program;
 use oxlan_common::counters::Verdict::{Ignored, LocalPod, ToHost, ToVtep};
+use oxlan_common::maps::pod_flags;
 use oxlan_common::packet::checksum;
 use oxlan_common::wire::DEFAULT_PORT;
 use oxlan_tests::packet::{ICMPV6, Ip, TCP, UDP, VXLAN_I, addr, ethernet, icmpv6, udp, vxlan};
@@ -32,6 +33,23 @@ fn both_families(v4: (&str, &str), v6: (&str, &str), protocol: u8) -> [Ip; 2] {
 #[test]
 fn pods_of_this_node() {
     let Some(world) = World::new() else { return };
+    deliveries(&world);
+}
+
+/// The way into a pod whose bandwidth is limited is another one, and nothing else.
+#[test]
+fn limited_pods_of_this_node() {
+    let Some(world) = World::new() else { return };
+    for address in ["10.244.1.3", "fd00:1::3"] {
+        let key = addr(address);
+        let mut pod = world.datapath.pods().get(&key).unwrap().unwrap();
+        pod.flags |= pod_flags::LIMITED;
+        world.datapath.pods().set(&key, &pod).unwrap();
+    }
+    deliveries(&world);
+}
+
+fn deliveries(world: &World) {
     let payload = udp(1000, 53, b"hello");
     for ip in both_families(
         ("10.244.1.2", "10.244.1.3"),

@@ -189,6 +189,7 @@ impl Container {
     pub(crate) fn request(&self) -> AddRequest {
         AddRequest {
             ports: Vec::new(),
+            bandwidth: crate::pods::Bandwidth::default(),
             key: self.key(),
             network: "oxlan".into(),
             netns: self.netns(),

@@ -56,6 +56,7 @@ fn with_mode<T>(mode: Mode, node: &str, test: impl FnOnce(&Facts<'_>) -> T) -> T
             "fd00:10:244:1::2".parse().unwrap(),
         ],
         mtu: 1450,
+        limit: None,
         flags: 0,
     }];
     test(&Facts {

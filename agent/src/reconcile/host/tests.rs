@@ -5,6 +5,11 @@ use proptest::prelude::*;
 
 const OVERLAY: &str = "oxlan0";
 
+const BUCKET: TokenBucket = TokenBucket {
+    rate: 125_000,
+    burst: 65_536,
+};
+
 fn net(text: &str) -> IpNet {
     text.parse().unwrap()
 }
@@ -36,6 +41,7 @@ fn desired() -> Desired {
                 ifindex: 7,
                 mac: mac(2),
                 mtu: 1450,
+                limit: Some(BUCKET),
             },
         )]),
         addresses: BTreeSet::from([net("10.244.1.0/32")]),
@@ -86,6 +92,9 @@ fn carry_out(actual: &mut Actual, step: &Step) {
                 external: true,
             });
             actual.devices.insert(name.clone(), made);
+        }
+        Step::SetLimit(name, bucket) => {
+            actual.limits.insert(name.clone(), Present::of(bucket));
         }
         Step::RemoveDevice(name) => {
             actual.devices.remove(name);
@@ -352,6 +361,7 @@ proptest! {
                 | Step::AddAddress(..)
                 | Step::SetRoute(..)
                 | Step::SetNeighbour(..)
+                | Step::SetLimit(..)
                 | Step::SetSysctl(_) => {}
             }
         }

@@ -92,6 +92,7 @@ impl fmt::Display for Step {
             Self::SetNeighbour(device, address, mac) => {
                 write!(f, "the neighbour {address} lladdr {mac} on {device}")
             }
+            Self::SetLimit(name, bucket) => write!(f, "the limit of {name}, {bucket}"),
             Self::SetSysctl(sysctl) => {
                 write!(
                     f,
