@@ -13,6 +13,14 @@ use nix::errno::Errno;
 /// An operation on the datapath failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DatapathError {
+    /// The entries of a map cannot be listed.
+    #[error("cannot list the entries of the map {map}")]
+    Entries {
+        /// Name of the map.
+        map: &'static str,
+        /// What the kernel answered.
+        source: io::Error,
+    },
     /// The directory for pins cannot be made.
     #[error(
         "cannot create {path}: is a bpffs mounted there? `mount -t bpf bpf /sys/fs/bpf` makes one"

@@ -4,6 +4,7 @@
 //! network namespace of the calling thread.
 
 mod attach;
+mod batch;
 mod clsact;
 mod error;
 mod features;

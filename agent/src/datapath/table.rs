@@ -3,9 +3,9 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aya::Pod;
-use aya::maps::{HashMap, MapData, MapError};
+use aya::maps::{HashMap, IterableMap, MapData, MapError};
 
-use super::DatapathError;
+use super::{DatapathError, batch};
 
 /// The map behind a [`Table`].
 pub(super) struct TableData<K, V> {
@@ -47,10 +47,11 @@ impl<K: Pod, V: Pod> Table<'_, K, V> {
     ///
     /// The kernel refuses to read the map.
     pub fn entries(&self) -> Result<Vec<(K, V)>, DatapathError> {
-        self.map()
-            .iter()
-            .collect::<Result<_, _>>()
-            .map_err(|error| self.error(error))
+        let map = self.map();
+        batch::entries(IterableMap::map(&*map)).map_err(|source| DatapathError::Entries {
+            map: self.data.name,
+            source,
+        })
     }
 
     /// Makes or replaces the entry of `key`.

@@ -252,3 +252,51 @@ fn exceptions_from_masquerading() {
         Ok(())
     });
 }
+
+/// `route_localnet` lets the host publish ports on 127.0.0.1: pods must not get there by it.
+#[test]
+fn a_pod_does_not_reach_what_listens_on_the_hosts_loopback_alone() {
+    with_cluster(Shape::nodes(1), |cluster| {
+        let node = &cluster.nodes[0];
+        let pod = published(node, "intruder")?;
+        // The pod believes that 127.0.0.1 is elsewhere.
+        let device = pod.host_ifname()?;
+        pod.netns.run_all(&[
+            "sysctl -qw net.ipv4.conf.all.route_localnet=1",
+            "sysctl -qw net.ipv4.conf.eth0.route_localnet=1",
+            "ip route flush table local 127.0.0.0/8",
+            "ip route flush table local 127.0.0.1",
+            "ip route add 127.0.0.1 via 169.254.1.1 dev eth0 onlink",
+        ])?;
+        let setting = node
+            .netns
+            .run(&format!("sysctl -n net.ipv4.conf.{device}.route_localnet"))?;
+        ensure!(setting.trim() == "1", "it could not get there anyway");
+        let listen = |address: IpAddr| {
+            node.netns.inside(|| {
+                let socket = UdpSocket::bind((address, 9999))?;
+                socket.set_read_timeout(Some(LIMIT))?;
+                Ok(socket)
+            })
+        };
+        let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
+        let (secret, open) = (listen(loopback)?, listen(node.underlay.into())?);
+        secret.set_nonblocking(true)?;
+        let source = pod.ipv4()?;
+        let sender = pod.netns.inside(|| Ok(UdpSocket::bind((source, 0))?))?;
+        let intrudes = || -> Result<bool> {
+            sender.send_to(b"secret", (loopback, 9999))?;
+            // What the pod sent before has been dealt with when this arrives.
+            sender.send_to(b"open", (node.underlay, 9999))?;
+            open.recv(&mut [0; 16]).context("the host's own address")?;
+            Ok(secret.recv(&mut [0; 16]).is_ok())
+        };
+        ensure!(!intrudes()?, "it got there");
+        // Without the guard it does, so the test is one.
+        node.kill_agent()?;
+        node.netns.run("nft flush chain inet oxlan_ports guard")?;
+        ensure!(intrudes()?, "something else keeps it out");
+        node.start_agent()?;
+        until_true(SOON, "the guard to be back", || Ok(!intrudes()?))
+    });
+}

@@ -60,8 +60,9 @@ pub(super) fn measure(
             figures.add(Measure::Change, &subject, change);
         }
         let pid = site.node.agent_pid()?;
-        figures.add(Measure::Memory, &subject, resident_mib(pid)?);
         idle(pid, effort, &subject, figures, progress)?;
+        // Not while the last change is being worked on.
+        figures.add(Measure::Memory, &subject, resident_mib(pid)?);
     }
     Ok(())
 }
@@ -221,13 +222,13 @@ fn pod_of(number: u16) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(prefix(number)) + 9)
 }
 
-fn resident_mib(pid: u32) -> Result<f64> {
+pub(super) fn resident_mib(pid: u32) -> Result<f64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     Ok(field(&text, "VmRSS:")? / 1024.0)
 }
 
 /// Watches an agent to which nothing happens.
-fn idle(
+pub(super) fn idle(
     pid: u32,
     effort: Effort,
     subject: &str,

@@ -2,6 +2,7 @@
 
 mod agent;
 mod cni;
+mod kube;
 
 use anyhow::Result;
 
@@ -9,6 +10,7 @@ use super::figures::Figures;
 use super::{Effort, Progress};
 
 pub(super) use agent::{large, small};
+pub(super) use kube::{large as large_kube, small as small_kube};
 
 /// Ours and the reference plugins among the figures.
 pub(super) const OXLAN: &str = "oxlan";
@@ -21,5 +23,6 @@ pub(super) fn measure(
     progress: &mut Progress<'_>,
 ) -> Result<()> {
     cni::measure(effort, figures, progress)?;
-    agent::measure(effort, figures, progress)
+    agent::measure(effort, figures, progress)?;
+    kube::measure(effort, figures, progress)
 }

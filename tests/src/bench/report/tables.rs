@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::super::Effort;
-use super::super::control::{OXLAN, REFERENCE, large, small};
+use super::super::control::{OXLAN, REFERENCE, large, large_kube, small, small_kube};
 use super::super::figures::{Figures, Measure};
 use super::super::programs::{SIZES, calls_of, subject, together};
 use super::super::systems::System;
@@ -147,13 +147,19 @@ pub(super) fn control(figures: &Figures, effort: Effort, plots: Option<&str>) ->
     for measure in [
         Measure::Start,
         Measure::Change,
+        Measure::Converge,
+        Measure::Event,
         Measure::Memory,
         Measure::IdleCpu,
         Measure::IdleWakeups,
     ] {
         let about = measure.about();
-        for subject in [small(), large(effort)] {
-            let row = row(figures, measure, &subject).unwrap_or_default();
+        let subjects = [small(), large(effort), small_kube(), large_kube(effort)];
+        for subject in subjects {
+            // Not every source has every figure.
+            let Some(row) = row(figures, measure, &subject) else {
+                continue;
+            };
             let nodes = subject.split_once(", ").map_or("", |(_, nodes)| nodes);
             let _ = writeln!(
                 text,

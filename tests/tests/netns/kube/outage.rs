@@ -1,8 +1,11 @@
 //! The API server is away: what is known stays in force, also over a restart of the agent.
 
-use anyhow::ensure;
-use oxlan_tests::kube_api::flannel_node;
-use oxlan_tests::wait::{SOON, until_true};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use oxlan_tests::kube_api::{Faults, flannel_node};
+use oxlan_tests::node::Node;
+use oxlan_tests::wait::{SOON, until, until_true};
 
 use super::{names, wait_for_node, wait_for_remark, wait_until_no_problem, with_site};
 
@@ -95,5 +98,89 @@ fn a_damaged_state_is_not_believed() {
         site.spawn_agent(1)?;
         site.api.come_back()?;
         node.wait_ready()
+    });
+}
+
+/// How long an idle agent is watched.
+const WATCHED: Duration = Duration::from_secs(3);
+
+/// Switches of its threads in that time: comparing the maps takes some where the kernel does not tell of
+/// changes. A timer that is always due takes a whole CPU, or is interrupted hundreds of times.
+const SWITCHES: u64 = 150;
+const CPU: Duration = Duration::from_millis(300);
+
+/// CPU time of an agent so far, and how often its threads have made room for others, of themselves or not.
+fn activity(node: &Node) -> Result<(Duration, u64)> {
+    let mut sum = (Duration::ZERO, 0);
+    for task in std::fs::read_dir(format!("/proc/{}/task", node.agent_pid()?))? {
+        let task = task?.path();
+        let read = |file: &str| std::fs::read_to_string(task.join(file)).unwrap_or_default();
+        // A thread may end meanwhile. proc(5): nanoseconds on the CPU come first.
+        let schedule = read("schedstat");
+        let ran = schedule
+            .split_whitespace()
+            .next()
+            .and_then(|n| n.parse().ok());
+        sum.0 += Duration::from_nanos(ran.unwrap_or_default());
+        let status = read("status");
+        let lines = status
+            .lines()
+            .filter(|l| l.contains("voluntary_ctxt_switches:"));
+        let counts = lines.filter_map(|l| l.split_whitespace().nth(1)?.parse::<u64>().ok());
+        sum.1 += counts.sum::<u64>();
+    }
+    Ok(sum)
+}
+
+fn wait_until_idle(node: &Node) -> Result<()> {
+    until(SOON * 2, "rest of the agent", || {
+        let before = activity(node)?;
+        std::thread::sleep(WATCHED);
+        let after = activity(node)?;
+        let (cpu, switches) = (
+            after.0.saturating_sub(before.0),
+            after.1.saturating_sub(before.1),
+        );
+        ensure!(
+            cpu < CPU && switches < SWITCHES,
+            "{cpu:?}, {switches} switches"
+        );
+        Ok(())
+    })
+}
+
+/// Whatever it waits for, the agent has no timer that is always due.
+#[test]
+fn an_agent_sleeps_while_nothing_happens() {
+    with_site(2, |site| {
+        site.start()?;
+        let node = site.node(1);
+        wait_until_idle(node).context("all is well")?;
+        // It may not announce itself: the next attempt has its time.
+        site.api.misbehave(Faults {
+            read_only: true,
+            ..Faults::default()
+        });
+        site.api.change("node-1", |node| {
+            node["metadata"]["annotations"]["flannel.alpha.coreos.com/backend-type"] = "x".into();
+        })?;
+        wait_for_remark(node, "problems", "cannot be announced")?;
+        wait_until_idle(node).context("it is refused")?;
+        site.api.misbehave(Faults::default());
+        wait_until_no_problem(node)?;
+        site.api.go_away();
+        wait_for_remark(node, "problems", "does not answer since")?;
+        wait_until_idle(node).context("the server is away")?;
+        site.api.come_back()?;
+        wait_until_no_problem(node)?;
+        // A Node that comes is remembered on disk, later: that timer ends, too.
+        site.api.put(flannel_node(
+            "new",
+            "10.244.7.0/24",
+            "192.168.50.7",
+            "02:00:00:00:00:07",
+        ));
+        wait_for_node(node, "new")?;
+        wait_until_idle(node).context("another Node has come")
     });
 }
