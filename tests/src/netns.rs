@@ -29,6 +29,26 @@ impl Netns {
         })
     }
 
+    /// Gives the namespace of a process a name.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such process, or the name is taken.
+    pub fn of_process(name: &str, pid: u32) -> Result<Self> {
+        host(&format!("ip netns attach {name} {pid}"))?;
+        Ok(Self {
+            name: name.to_owned(),
+        })
+    }
+
+    /// One that somebody else has made.
+    #[must_use]
+    pub fn existing(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+        }
+    }
+
     /// Its name below `/run/netns`.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: runs the tests of a tier, or of all, and ends with one line of sums.
 
 use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -19,7 +20,13 @@ pub(crate) struct Arguments {
     /// The Debian suite whose kernel the tier `vm` boots, instead of several
     #[arg(long, value_enum)]
     kernel: Option<vm::Suite>,
+    /// Directory of `kubelab`, by which the tier `kube` has a Kubernetes; without it that tier is skipped
+    #[arg(long, env = KUBELAB, value_name = "DIR")]
+    kubelab: Option<PathBuf>,
 }
+
+/// The variable by which tests find `kubelab`.
+const KUBELAB: &str = "OXLAN_KUBELAB";
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Tier {
@@ -31,6 +38,8 @@ enum Tier {
     Netns,
     /// A container runtime that calls the plugin
     Runtime,
+    /// A real Kubernetes, which `kubelab` starts
+    Kube,
     /// The same as `cargo xtask vm test`: on other kernels in virtual machines, which is slow and not one of `all`
     Vm,
     /// All of them but `vm`
@@ -41,10 +50,11 @@ enum Tier {
 pub(crate) const SKIP_MARK: &str = "SKIPPED ";
 
 /// Tiers that need root: files of `tests/tests` belong to one by the start of their names.
-const ROOT_TIERS: [(Tier, &str, &[&str]); 3] = [
+const ROOT_TIERS: [(Tier, &str, &[&str]); 4] = [
     (Tier::Prog, "prog", &["prog"]),
     (Tier::Netns, "netns", &["netns", "interop", "cni"]),
     (Tier::Runtime, "runtime", &["runtime"]),
+    (Tier::Kube, "kube", &["kube"]),
 ];
 
 /// Tests of `netns` that run once more with XDP on the uplinks: who reaches whom by what kinds of packets.
@@ -76,6 +86,7 @@ pub(crate) fn command(arguments: &Arguments) -> Result<ExitCode> {
             optional: false,
         });
     }
+    let kubelab = arguments.kubelab.as_deref().map(kubelab).transpose()?;
     let mut sums = Sums::default();
     let wanted = |tier| arguments.tier == Tier::All || arguments.tier == tier;
     let filter = arguments.filter.as_deref();
@@ -90,7 +101,11 @@ pub(crate) fn command(arguments: &Arguments) -> Result<ExitCode> {
     }
     for (tier, name, prefixes) in ROOT_TIERS {
         if wanted(tier) {
-            sums.add(name, root_command(prefixes, filter), filter);
+            let command = root_command(prefixes, filter).map(|mut command| {
+                command.envs(kubelab.as_ref().map(|directory| (KUBELAB, directory)));
+                command
+            });
+            sums.add(name, command, filter);
         }
     }
     if wanted(Tier::Netns) && filter.is_none() {
@@ -102,6 +117,17 @@ pub(crate) fn command(arguments: &Arguments) -> Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// The directory for tests, which run in directories of their own.
+fn kubelab(directory: &Path) -> Result<PathBuf> {
+    ensure!(
+        directory.join("kubelab").is_file(),
+        "--kubelab {}: there is no program kubelab in it",
+        directory.display()
+    );
+    let found = directory.canonicalize();
+    found.with_context(|| format!("cannot find {}", directory.display()))
 }
 
 /// All tests of all crates but those of `oxlan-tests/tests`, which need root.

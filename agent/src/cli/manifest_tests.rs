@@ -16,11 +16,18 @@ use crate::host::preflight::CAPABILITIES;
 const MANIFEST: &str = include_str!("../../../deploy/oxlan.yaml");
 const UNIT: &str = include_str!("../../../deploy/oxlan-agent.service");
 const CONFLIST: &str = include_str!("../../../deploy/10-oxlan.conflist");
+const UNINSTALL: &str = include_str!("../../../deploy/uninstall.yaml");
+const NODES: &str = include_str!("../../../deploy/kustomize/beside-flannel/nodes.yaml");
+const ADDRESS: &str = include_str!("../../../deploy/kustomize/api-server-address/address.yaml");
 const DOCUMENT: &str = include_str!("../../../docs/KUBERNETES.md");
 
-/// The object of this kind.
+/// The object of this kind in the manifest.
 fn object(kind: &str) -> Value {
-    let all: Vec<Value> = serde_saphyr::from_multiple(MANIFEST).unwrap();
+    object_of(MANIFEST, kind)
+}
+
+fn object_of(manifest: &str, kind: &str) -> Value {
+    let all: Vec<Value> = serde_saphyr::from_multiple(manifest).unwrap();
     let mut found = all.into_iter().filter(|object| object["kind"] == kind);
     let one = found.next().unwrap_or_else(|| panic!("no {kind}"));
     assert!(found.next().is_none(), "more than one {kind}");
@@ -227,5 +234,89 @@ fn what_must_outlive_the_container_is_on_the_host() {
     assert_eq!(on_host(&agent, &sysctls), Path::new("/proc/sys/net"));
     for names in ["/run/netns", "/var/run/netns"] {
         assert_eq!(on_host(&agent, Path::new(names)), Path::new("/run/netns"));
+    }
+}
+
+/// What takes Oxlan away finds what the manifest has put there, and is not told of more than that.
+#[test]
+fn what_uninstalls_fits_what_installs() {
+    let there = object_of(UNINSTALL, "DaemonSet");
+    let (pod, spec) = (pod(), &there["spec"]["template"]["spec"]);
+    assert_eq!(
+        there["metadata"]["namespace"],
+        object("DaemonSet")["metadata"]["namespace"]
+    );
+    let containers = spec["initContainers"].as_array().unwrap().iter();
+    let containers: Vec<&Value> = containers
+        .chain(spec["containers"].as_array().unwrap())
+        .collect();
+    let names = containers
+        .iter()
+        .map(|container| container["name"].as_str().unwrap());
+    assert_eq!(
+        names.collect::<Vec<_>>(),
+        ["remove-cni", "cleanup", "removed"]
+    );
+    for container in &containers {
+        assert_eq!(container["image"], agent()["image"]);
+        let arguments = container["args"]
+            .as_array()
+            .map(|_| texts(&container["args"]));
+        let words = texts(&container["command"]).into_iter().skip(1);
+        let line = ["oxlan".to_owned()]
+            .into_iter()
+            .chain(words)
+            .chain(arguments.unwrap_or_default());
+        let line: Vec<String> = line.collect();
+        Cli::try_parse_from(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"));
+    }
+    let conf_name = argument(containers[0], "--conf-name");
+    assert_eq!(conf_name, argument(&agent(), "--cni-conf-name"));
+    // Each path of the host that the agent writes to, by the same name.
+    let volumes = |spec: &Value| -> BTreeSet<String> {
+        let volumes = spec["volumes"].as_array().unwrap().iter();
+        volumes.map(Value::to_string).collect()
+    };
+    let (mut installed, removed) = (volumes(&pod), volumes(spec));
+    installed.retain(|volume| !volume.contains("configMap") && !volume.contains("/run/netns"));
+    assert_eq!(installed, removed);
+    let cleanup = |name: &str| {
+        containers[1]["volumeMounts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|m| m["name"] == name)
+            .cloned()
+    };
+    for mount in agent()["volumeMounts"].as_array().unwrap() {
+        let name = mount["name"].as_str().unwrap();
+        if !["config", "netns", "cni-conf"].contains(&name) {
+            assert_eq!(cleanup(name).as_ref(), Some(mount));
+        }
+    }
+    let may = texts(&agent()["securityContext"]["capabilities"]["add"]);
+    for name in texts(&containers[1]["securityContext"]["capabilities"]["add"]) {
+        assert!(may.contains(&name), "{name} is more than the agent has");
+    }
+}
+
+/// A patch of something that is not there would add it.
+#[test]
+fn kustomizations_change_what_is_there() {
+    for (patch, manifest) in [(NODES, "nodes.yaml"), (ADDRESS, "address.yaml")] {
+        let patch = object_of(patch, "DaemonSet");
+        assert_eq!(
+            patch["metadata"]["name"],
+            object("DaemonSet")["metadata"]["name"],
+            "{manifest}"
+        );
+        assert_eq!(
+            patch["metadata"]["namespace"],
+            object("DaemonSet")["metadata"]["namespace"]
+        );
+        let containers = &patch["spec"]["template"]["spec"]["containers"];
+        for container in containers.as_array().into_iter().flatten() {
+            assert_eq!(container["name"], agent()["name"], "{manifest}");
+        }
     }
 }

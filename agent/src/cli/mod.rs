@@ -9,6 +9,7 @@ mod install_cni;
 mod lists;
 mod man;
 mod output;
+mod pause;
 mod source;
 mod source_etcd;
 mod status;
@@ -49,6 +50,9 @@ enum Command {
     InstallCni(install_cni::Options),
     /// Print a script that completes oxlan's commands and options in a shell
     Completions(completions::Options),
+    /// Wait until told to stop, as the container of a DaemonSet has to whose work is done
+    #[command(hide = true)]
+    Pause,
     /// Write the manual pages
     #[command(hide = true)]
     Man(man::Options),
@@ -122,6 +126,7 @@ impl Cli {
             Command::Drops(options) => drops::run(&options),
             Command::Completions(options) => completions::run(&options),
             Command::InstallCni(options) => install_cni::run(options),
+            Command::Pause => pause::run(),
             Command::Man(options) => man::run(&options),
         };
         match done {

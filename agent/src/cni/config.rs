@@ -112,7 +112,9 @@ impl NetConf {
         match verb {
             Verb::Del => {}
             Verb::Gc => conf.valid_attachments = valid_attachments(fields)?,
-            Verb::Add | Verb::Check | Verb::Status => conf.parse_own(fields, verb)?,
+            Verb::Add | Verb::Check | Verb::Status => {
+                conf.parse_own(&with_plain_names(fields), verb)?;
+            }
         }
         Ok(conf)
     }
@@ -129,6 +131,35 @@ impl NetConf {
             return Err(CniError::config("prevResult", &Value::Null, allowed));
         }
         Ok(())
+    }
+}
+
+/// The same, with what a runtime tells under the names of the specification. containerd's library gives its fields
+/// no names for JSON, so they come as `HostPort`, and empty lists as null; plugins in Go do not notice.
+fn with_plain_names(fields: &Map<String, Value>) -> Map<String, Value> {
+    let mut fields = fields.clone();
+    let told = fields
+        .get_mut("runtimeConfig")
+        .and_then(Value::as_object_mut);
+    for capability in told.into_iter().flat_map(Map::values_mut) {
+        match capability.as_array_mut() {
+            Some(entries) => entries.iter_mut().for_each(rename),
+            None => rename(capability),
+        }
+    }
+    fields
+}
+
+fn rename(entry: &mut Value) {
+    if let Value::Object(fields) = entry {
+        let plain = |(mut name, value): (String, Value)| {
+            if let Some(first) = name.get_mut(..1) {
+                first.make_ascii_lowercase();
+            }
+            (name, value)
+        };
+        let told = std::mem::take(fields).into_iter();
+        *fields = told.filter(|(_, v)| !v.is_null()).map(plain).collect();
     }
 }
 
@@ -383,3 +414,6 @@ fn refuse_unknown(fields: &Map<String, Value>) -> Result<(), CniError> {
 fn field<'a>(fields: &'a Map<String, Value>, name: &str) -> &'a Value {
     fields.get(name).unwrap_or(&Value::Null)
 }
+
+#[cfg(test)]
+mod tests;

@@ -195,7 +195,11 @@ fn files(directories: &Directories, removed: &mut Removed) {
 fn stays(kind: io::ErrorKind) -> bool {
     matches!(
         kind,
-        io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::ResourceBusy
+        io::ErrorKind::NotFound
+            | io::ErrorKind::DirectoryNotEmpty
+            | io::ErrorKind::ResourceBusy
+            // What mount points are called in a container whose own files are read-only.
+            | io::ErrorKind::ReadOnlyFilesystem
     )
 }
 

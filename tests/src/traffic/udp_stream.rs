@@ -128,6 +128,19 @@ impl UdpStream {
         })
     }
 
+    /// Waits until this many datagrams have arrived since the start, however long that takes; fails when
+    /// none come any more.
+    ///
+    /// # Errors
+    ///
+    /// If the stream has ended.
+    pub fn wait_for_total(&self, datagrams: u64) -> Result<()> {
+        while self.arrived.load(Ordering::Relaxed) < datagrams {
+            self.wait_for_more(1)?;
+        }
+        Ok(())
+    }
+
     /// Stops sending, waits for what is under way, and says what became of it all.
     ///
     /// # Errors
