@@ -287,17 +287,10 @@ impl Packet for Skb {
     #[inline(always)]
     fn read_words(&self, offset: u32, into: &mut [u16]) -> bool {
         let start = self.ctx.data() + offset as usize;
-        if start + size_of_val(into) > self.ctx.data_end() {
-            // The packet is too short, or its headers are not all in its first piece.
-            return self.read(offset, bytemuck::cast_slice_mut(into));
-        }
-        let from = start as *const u16;
-        for (at, word) in into.iter_mut().enumerate() {
-            // SAFETY: all words end before the end of the packet's first piece, which the verifier
-            // proves again, and the kernel starts frames at even addresses.
-            *word = unsafe { from.add(at).read() };
-        }
-        true
+        // SAFETY: these are addresses of the packet's first piece; the kernel starts frames at even ones.
+        let is_there = unsafe { read_first_piece(start, self.ctx.data_end(), into) };
+        // Else the packet is too short, or its headers are not all in that piece.
+        is_there || self.read(offset, bytemuck::cast_slice_mut(into))
     }
 
     #[inline(always)]
@@ -343,6 +336,25 @@ impl Skb {
         // program returns; each access to a field is checked and translated by the verifier.
         unsafe { &*self.ctx.skb.skb }
     }
+}
+
+/// Reads words at `start`; `false` if they do not end before `end`.
+///
+/// # Safety
+///
+/// From `start`, an even address, up to `end` there is memory of a packet, as the kernel has told the program.
+/// The verifier proves it again.
+#[inline(always)]
+pub(crate) unsafe fn read_first_piece(start: usize, end: usize, into: &mut [u16]) -> bool {
+    if start + size_of_val(into) > end {
+        return false;
+    }
+    let from = start as *const u16;
+    for (at, word) in into.iter_mut().enumerate() {
+        // SAFETY: all words end before `end`, so the caller vouches for them.
+        *word = unsafe { from.add(at).read() };
+    }
+    true
 }
 
 #[inline(always)]

@@ -14,7 +14,7 @@ use oxlan_common::maps::PodValue;
 use oxlan_common::packet::{Front, Packet};
 
 use crate::maps::REDIRECTS_FRAGS;
-use crate::skb::{Refused, check};
+use crate::skb::{Refused, check, read_first_piece};
 use crate::tables::{Maps, count, count_drop};
 
 /// Words of a frame that forwarding changes: Ethernet header, and IP header with IPv4's checksum.
@@ -119,17 +119,10 @@ impl Packet for Frame {
     #[inline(always)]
     fn read_words(&self, offset: u32, into: &mut [u16]) -> bool {
         let start = self.ctx.data() + offset as usize;
-        if start + size_of_val(into) > self.ctx.data_end() {
-            // The frame is too short, or its headers are not all in its first buffer.
-            return self.read(offset, bytemuck::cast_slice_mut(into));
-        }
-        let from = start as *const u16;
-        for (at, word) in into.iter_mut().enumerate() {
-            // SAFETY: all words end before the end of the frame's first buffer, which the verifier
-            // proves again, and drivers start frames at even addresses.
-            *word = unsafe { from.add(at).read() };
-        }
-        true
+        // SAFETY: these are addresses of the frame's first buffer; drivers start frames at even ones.
+        let is_there = unsafe { read_first_piece(start, self.ctx.data_end(), into) };
+        // Else the frame is too short, or its headers are not all in that buffer.
+        is_there || self.read(offset, bytemuck::cast_slice_mut(into))
     }
 
     #[inline(always)]

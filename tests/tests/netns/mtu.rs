@@ -10,10 +10,11 @@ use nix::sys::socket::{
 use nix::{libc, setsockopt_impl, sockopt_impl};
 use oxlan_tests::capture::Capture;
 use oxlan_tests::cluster::{Cluster, Shape, with_cluster};
+use oxlan_tests::fabric::with_fabric;
 use oxlan_tests::node::Node;
 use oxlan_tests::pod::Pod;
 use oxlan_tests::traffic::{End, tcp, udp};
-use oxlan_tests::underlay::UPLINK;
+use oxlan_tests::underlay::{UPLINK, node_v6};
 use oxlan_tests::wait::{SOON, until, until_true};
 use serde_json::Value;
 
@@ -459,5 +460,42 @@ fn answers_have_right_checksums_whatever_devices_do() {
             }
         }
         Ok(())
+    });
+}
+
+/// A router with a smaller MTU between nodes with an IPv6 underlay, where routers do not fragment: it tells the
+/// node, the agent hears of it, and pods are told at their next large packet.
+#[test]
+fn a_routers_smaller_mtu_is_learned_over_ipv6() {
+    with_fabric(2, "", |fabric| {
+        fabric.write_file_over("", |number| node_v6(number).into())?;
+        let [first, second] = [&fabric.nodes[0], &fabric.nodes[1]];
+        // One way only, so that it is known which router is asked.
+        [1, 2]
+            .map(|node| fabric.unplug(1, node))
+            .into_iter()
+            .collect::<Result<()>>()?;
+        // Both sides of the narrow link, as on a real one.
+        second.netns.run("ip link set eth0 mtu 1400")?;
+        fabric.routers[0].run("ip link set node2 mtu 1400")?;
+        fabric.start()?;
+        let (a, b) = (first.add_pod("a")?, second.add_pod("b")?);
+        until_true(SOON, "way to the other node", || {
+            Ok(b.addresses().all(|to| a.ping(to).is_ok()))
+        })?;
+        ensure!(
+            route_mtu(first, "10.244.2.0/24")? == 1430,
+            "known too early"
+        );
+        ensure!(device_mtu(&b.netns, "eth0")? == 1330);
+        for (to, prefix) in b.addresses().zip(["10.244.2.0/24", "fd00:244:0:2::/64"]) {
+            until_true(SOON, &format!("path MTU towards {to}"), || {
+                ensure!(ping(&a, to, 1430).is_err(), "1430 bytes reached {to}");
+                Ok(learned(&a, to)? == Some(1330))
+            })?;
+            wait_for_route_mtu(first, prefix, 1330)?;
+            ping(&a, to, 1330)?;
+        }
+        bulk_both_ways(&a, &b)
     });
 }

@@ -60,20 +60,23 @@ fn fragments_arrive() {
 /// The largest packet that fits arrives whole; one byte more is refused where it is sent.
 #[test]
 fn the_mtu_is_usable_to_its_last_byte() {
-    with_cluster(Shape::nodes(2), |cluster| {
-        let a = cluster.nodes[0].add_pod("a")?;
-        let b = cluster.nodes[1].add_pod("b")?;
-        let ping = |payload: u32, to: IpAddr| {
-            let line = format!("ping -n -q -c 2 -i 0.05 -W 1 -M do -s {payload} {to}");
-            a.netns.run(&line)
-        };
-        let mtu = cluster.shape.mtu - 50;
-        ping(mtu - 28, b.ipv4()?.into())?;
-        ping(mtu - 48, b.ipv6()?.into())?;
-        assert!(ping(mtu - 27, b.ipv4()?.into()).is_err());
-        assert!(ping(mtu - 47, b.ipv6()?.into()).is_err());
-        Ok(())
-    });
+    with_cluster(Shape::nodes(2), |cluster| fits_exactly(cluster, 50));
+}
+
+/// Packets of what these outer headers leave of the underlay's MTU arrive, and larger ones do not.
+pub(crate) fn fits_exactly(cluster: &Cluster, overhead: u32) -> Result<()> {
+    let a = cluster.nodes[0].add_pod("a")?;
+    let b = cluster.nodes[1].add_pod("b")?;
+    let ping = |payload: u32, to: IpAddr| {
+        let line = format!("ping -n -q -c 2 -i 0.05 -W 1 -M do -s {payload} {to}");
+        a.netns.run(&line)
+    };
+    let mtu = cluster.shape.mtu - overhead;
+    ping(mtu - 28, b.ipv4()?.into())?;
+    ping(mtu - 48, b.ipv6()?.into())?;
+    ensure!(ping(mtu - 27, b.ipv4()?.into()).is_err());
+    ensure!(ping(mtu - 47, b.ipv6()?.into()).is_err());
+    Ok(())
 }
 
 /// Jumbo frames on the underlay are there for the pods, too.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use aya::util::KernelVersion;
 use oxlan_tests::capture::Capture;
-use oxlan_tests::cluster::{Cluster, Shape, with_cluster};
+use oxlan_tests::cluster::{Cluster, Families, Shape, with_cluster};
 use oxlan_tests::cni::Call;
 use oxlan_tests::node::Node;
 use oxlan_tests::pod::{IFNAME, Pod};
@@ -68,6 +68,20 @@ fn frames_go_to_pods_and_bulk_arrives() {
             tcp::transfer(to, from, 4 << 20)?;
             let frames = cluster.nodes[1].verdicts("from-vtep-xdp")? - before;
             ensure!(frames > 4 << 20 >> 11, "only {frames} frames by XDP");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn frames_over_ipv6_go_to_pods() {
+    with_cluster(Shape::nodes(2).with_xdp().over(Families::V6), |cluster| {
+        let (a, b) = pods(cluster)?;
+        comes_by_xdp(&cluster.nodes[0], &a, &b)?;
+        comes_by_xdp(&cluster.nodes[1], &b, &a)?;
+        for (from, to) in a.addresses().zip(b.addresses()) {
+            let (from, to) = (End::new(&a.netns, from), End::new(&b.netns, to));
+            tcp::transfer(from, to, 4 << 20)?;
         }
         Ok(())
     });

@@ -62,13 +62,6 @@ fn datagram(dst: &str, port: u16) -> Vec<u8> {
     ip.frame(GATEWAY, MAC_A, &checked(&ip, udp(port, 53, b"hello")))
 }
 
-/// Runs a row and says what was counted.
-fn counted(world: &World, case: &Case) -> (u32, Vec<(u32, u64)>) {
-    let before = world.counters();
-    let (returned, _) = world.run(case);
-    (returned, world.counted_since(before))
-}
-
 #[test]
 fn packets_are_sent_on_by_whichever_next_hop() {
     for (flags, verdict) in [(0, ToVtep), (route_flags::DIRECT, ToPeer)] {
@@ -78,7 +71,7 @@ fn packets_are_sent_on_by_whichever_next_hop() {
                 let frame = datagram(dst, port);
                 let case = Case::new("a flow", FROM_POD, frame, Outcome::Done(verdict));
                 let wanted = (REDIRECT, vec![(verdict.slot(), 1)]);
-                assert_eq!(counted(&world, &case), wanted, "{dst} port {port}");
+                assert_eq!(world.counted(&case), wanted, "{dst} port {port}");
             }
         }
         // Also while the agent has not written the set, or somebody has removed it.
@@ -86,7 +79,7 @@ fn packets_are_sent_on_by_whichever_next_hop() {
         let frame = datagram("10.244.2.9", 1000);
         let case = Case::new("no set", FROM_POD, frame, Outcome::Done(verdict));
         let wanted = (REDIRECT, vec![(verdict.slot(), 1)]);
-        assert_eq!(counted(&world, &case), wanted, "without the set");
+        assert_eq!(world.counted(&case), wanted, "without the set");
     }
 }
 
@@ -147,12 +140,12 @@ fn over_ipv6_the_flow_of_an_aggregate_follows_it() {
         flow(5, Outcome::Done(ToHost)),
         flow(0, Outcome::Done(ToHost)),
     );
-    let alone = counted(&world, &single);
+    let alone = world.counted(&single);
     assert_eq!(alone, (REDIRECT, vec![(ToVtep.slot(), 1)]), "alone");
     // And it is one of the last two ticks: a busy machine needs several tries.
     let followed = (0..20).any(|_| {
         assert_eq!(world.run(&aggregate).0, NEXT, "an aggregate");
-        counted(&world, &single) == (NEXT, vec![(ToHost.slot(), 1)])
+        world.counted(&single) == (NEXT, vec![(ToHost.slot(), 1)])
     });
     assert!(followed, "no packet right behind an aggregate went its way");
     // Over IPv4 all go the same way, so nobody looks for marks.

@@ -121,6 +121,13 @@ impl World {
         }
     }
 
+    /// Runs one row; returns what the program returned and what was counted meanwhile.
+    pub(crate) fn counted(&self, case: &Case) -> (u32, Vec<(u32, u64)>) {
+        let before = self.counters();
+        let (returned, _) = self.run(case);
+        (returned, self.counted_since(before))
+    }
+
     /// What was counted since `before`: slots and packets.
     pub(crate) fn counted_since(&self, before: Vec<(u32, Counter)>) -> Vec<(u32, u64)> {
         self.counters()
