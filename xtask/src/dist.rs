@@ -10,7 +10,7 @@ use crate::release;
 use crate::tree::{Tree, gzip};
 use crate::workspace;
 
-#[derive(clap::Args)]
+#[derive(clap::Args, Default)]
 pub(crate) struct Arguments {
     /// Where to write the tarball [default: target/oxlan-VERSION-ARCH-linux.tar.gz]
     #[arg(long, value_name = "FILE")]
@@ -47,6 +47,15 @@ const COMPLETIONS: [(&str, &str); 3] = [
 ];
 
 pub(crate) fn command(arguments: &Arguments) -> Result<()> {
+    write(arguments).map(drop)
+}
+
+/// Makes the tarball where it usually is.
+pub(crate) fn make() -> Result<PathBuf> {
+    write(&Arguments::default())
+}
+
+fn write(arguments: &Arguments) -> Result<PathBuf> {
     let name = format!(
         "oxlan-{}-{}-linux",
         release::VERSION,
@@ -57,7 +66,7 @@ pub(crate) fn command(arguments: &Arguments) -> Result<()> {
     let tarball = gzip(&tree(arguments, &name)?.tar()?)?;
     std::fs::write(&to, &tarball).with_context(|| format!("cannot write {}", to.display()))?;
     println!("{}: {} kB", to.display(), tarball.len() / 1000);
-    Ok(())
+    Ok(to)
 }
 
 fn tree(arguments: &Arguments, name: &str) -> Result<Tree> {

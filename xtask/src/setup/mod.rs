@@ -89,6 +89,12 @@ pub(crate) fn ensure_emulator() -> Result<()> {
     packages::ensure_emulator().map(drop)
 }
 
+/// Ensures that there is what makes and runs Vagrant's machines, besides what [`ensure_emulator`] does.
+pub(crate) fn ensure_vagrant() -> Result<()> {
+    let _lock = lock()?;
+    packages::ensure_vagrant().map(drop)
+}
+
 /// Ensures that there is what compiles C for 64-bit ARM.
 pub(crate) fn ensure_arm_compiler() -> Result<()> {
     let _lock = lock()?;

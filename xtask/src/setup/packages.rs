@@ -40,6 +40,18 @@ const PROGRAMS: [Program; 19] = [
 /// What only the tests in virtual machines need, which is large.
 const EMULATOR: [Program; 1] = [("qemu-system-x86_64", &["qemu-system-x86"])];
 
+/// What only Vagrant's machines need. Not `libvirt-daemon-system`, which would start services here.
+const VAGRANT: [Program; 8] = [
+    ("vagrant", &["vagrant"]),
+    ("/usr/share/doc/vagrant-libvirt", &["vagrant-libvirt"]),
+    ("libvirtd", &["libvirt-daemon"]),
+    ("dnsmasq", &["dnsmasq-base"]),
+    ("qemu-img", &["qemu-utils"]),
+    ("mmdebstrap", &["mmdebstrap"]),
+    ("mkfs.ext4", &["e2fsprogs"]),
+    ("ssh", &["openssh-client"]),
+];
+
 /// What only the check for 64-bit ARM needs.
 const ARM_COMPILER: [Program; 2] = [
     ("aarch64-linux-gnu-gcc", &["gcc-aarch64-linux-gnu"]),
@@ -57,6 +69,10 @@ pub(super) fn ensure() -> Result<Outcome> {
 
 pub(super) fn ensure_emulator() -> Result<Outcome> {
     ensure_programs(&EMULATOR)
+}
+
+pub(super) fn ensure_vagrant() -> Result<Outcome> {
+    ensure_programs(&VAGRANT)
 }
 
 pub(super) fn ensure_arm_compiler() -> Result<Outcome> {

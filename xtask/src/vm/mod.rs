@@ -14,6 +14,7 @@ mod kernels;
 mod machine;
 mod report;
 pub(crate) mod test;
+mod vagrant;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -39,6 +40,8 @@ enum Command {
     Cluster(cluster::Arguments),
     /// Open a shell on a machine that `cluster --keep` has left running
     Ssh(cluster::Ssh),
+    /// Bring the machines of tests/vagrant up with Vagrant and libvirt, and see who reaches whom
+    Vagrant(vagrant::Arguments),
 }
 
 /// The command.
@@ -48,6 +51,7 @@ pub(crate) fn command(arguments: &Arguments) -> Result<ExitCode> {
         Command::Kernels => kernels::command(),
         Command::Cluster(arguments) => cluster::command(arguments),
         Command::Ssh(arguments) => cluster::ssh(arguments),
+        Command::Vagrant(arguments) => vagrant::command(arguments),
     }
 }
 
