@@ -4,6 +4,8 @@ set -eu
 dir=$1 checkout=$2 tarball=$3
 
 ip link set lo up
+# Machines of a former run ended with it.
+rm -rf "$dir/libvirt" "$dir/home/machines"
 # libvirt sees files of its own in place of the machine's.
 mkdir -p "$dir/libvirt/images" "$dir/home" /var/lib/libvirt /var/cache/libvirt /var/log/libvirt /etc/libvirt /run/libvirt
 mount --bind "$dir/libvirt" /var/lib/libvirt
