@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Attachment, Key, Phase, PodError};
+use super::{Attachment, Key, PodError};
 use crate::host::files::{self, Durability};
 
 /// The directory `attachments` below the state directory, and what IPAM has to remember beside it.
@@ -50,7 +50,7 @@ impl Store {
         })
     }
 
-    /// Every record. What a crash (`.tmp`) or a power failure (an empty file) has cut short is
+    /// Every record. What a crash (`.tmp`) or a power failure (a file without contents: empty, or zeros) has cut short is
     /// removed: nothing had been made for the one, and nothing made is left after the other.
     pub(super) fn load(&self) -> Result<Loaded, PodError> {
         let mut loaded = Loaded::default();
@@ -76,14 +76,11 @@ impl Store {
 
     /// Writes or replaces a record: the old or the new one is there at any time, never a part.
     ///
-    /// Only a complete attachment's is synced. The others matter to the next process alone, for no
-    /// namespace survives a power failure, and a sync is the slowest step of an ADD.
+    /// It is not synced, which would be the slowest step of an ADD: no namespace survives a power failure,
+    /// so what a record is about is gone then, and the runtime adds each pod anew. [`Self::load`] takes away
+    /// what is left of the record.
     pub(super) fn save(&self, attachment: &Attachment) -> Result<(), PodError> {
-        let durability = match attachment.phase {
-            Phase::Ready => Durability::Power,
-            Phase::Adding | Phase::Removing => Durability::Process,
-        };
-        write_atomically(&self.path_of(&Key::of(attachment)), attachment, durability)
+        write_atomically(&self.path_of(&Key::of(attachment)), attachment)
     }
 
     /// Removes a record; that there is none is no error.
@@ -105,7 +102,7 @@ impl Store {
     /// Writes what IPAM has to remember. It is not synced: after a power failure no pod is left
     /// that late packets could be meant for.
     pub(super) fn save_memory<T: Serialize>(&self, memory: &T) -> Result<(), PodError> {
-        write_atomically(&self.memory_path(), memory, Durability::Process)
+        write_atomically(&self.memory_path(), memory)
     }
 
     fn memory_path(&self) -> PathBuf {
@@ -125,7 +122,7 @@ impl Store {
 
 fn read(path: &Path) -> Result<Option<Attachment>, PodError> {
     let text = fs::read(path).map_err(|e| fault("read", path, e))?;
-    if text.is_empty() {
+    if text.iter().all(|byte| *byte == 0) {
         return Ok(None);
     }
     let record = serde_json::from_slice(&text);
@@ -156,15 +153,11 @@ fn remove(path: &Path) -> Result<(), PodError> {
     files::remove(path).map_err(|e| fault("remove", path, e))
 }
 
-fn write_atomically<T: Serialize>(
-    path: &Path,
-    value: &T,
-    durability: Durability,
-) -> Result<(), PodError> {
+fn write_atomically<T: Serialize>(path: &Path, value: &T) -> Result<(), PodError> {
     let text = serde_json::to_vec_pretty(value).map_err(io::Error::from);
     let written = text.and_then(|mut text| {
         text.push(b'\n');
-        files::replace(path, &text, 0o644, durability)
+        files::replace(path, &text, 0o644, Durability::Process)
     });
     written.map_err(|e| fault("write", path, e))
 }
@@ -180,7 +173,7 @@ fn fault(action: &'static str, path: &Path, source: io::Error) -> PodError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pods::PodLabels;
+    use crate::pods::{Phase, PodLabels};
     use oxlan_common::addr::Mac;
 
     fn attachment(container_id: &str, ifname: &str) -> Attachment {
@@ -243,6 +236,7 @@ mod tests {
         for (name, text) in [
             ("a@eth0.json", ""),
             ("b@eth0.tmp", "{"),
+            ("d@eth0.json", "\0\0"),
             (
                 "c@eth0.json",
                 r#"{"phase": "moving", "addresses": ["10.244.1.2", 7]}"#,
