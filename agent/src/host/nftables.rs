@@ -67,6 +67,24 @@ pub fn list(table: &'static str) -> Result<Option<Listing>, NftError> {
     }
 }
 
+/// Writes a table by `write`, which returns its listing, and says which listing is right from now on.
+///
+/// Somebody may change the table between the writing and the listing, which must not pass for right. So a
+/// listing that differs from the one `known` for the same rules counts only if it comes a second time.
+///
+/// # Errors
+/// Those of `write`.
+pub fn settle<L: Clone + PartialEq>(
+    known: Option<&L>,
+    mut write: impl FnMut() -> Result<L, NftError>,
+) -> Result<L, NftError> {
+    let listing = write()?;
+    match known {
+        Some(known) if *known != listing && write()? != listing => Ok(known.clone()),
+        _ => Ok(listing),
+    }
+}
+
 /// Removes a table; that it is gone is success. Says whether there was one.
 ///
 /// # Errors
@@ -286,6 +304,21 @@ mod tests {
         }
         assert_eq!(rules(&cidrs, &[]).len(), 5);
         assert_eq!(rules(&cidrs, &except).len(), 6);
+    }
+
+    #[test]
+    fn a_change_between_writing_and_listing_does_not_pass_for_right() {
+        let settled = |known: Option<&u8>, listings: &[u8]| {
+            let mut left = listings.iter().copied();
+            let right = settle(known, || Ok(left.next().unwrap())).unwrap();
+            assert_eq!(left.next(), None, "{listings:?}");
+            right
+        };
+        assert_eq!(settled(None, &[1]), 1);
+        assert_eq!(settled(Some(&1), &[1]), 1);
+        // Somebody was in between; the kernel lists the same rules in another way now.
+        assert_eq!(settled(Some(&1), &[2, 1]), 1);
+        assert_eq!(settled(Some(&1), &[2, 2]), 2);
     }
 
     #[test]

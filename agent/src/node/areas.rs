@@ -109,8 +109,11 @@ impl Reconciler {
             step: "the nftables table inet oxlan",
             found,
         };
-        let done = nftables::replace(wanted, &self.unmasqueraded)
-            .and_then(|()| nftables::list(nftables::TABLE));
+        let right = settled.map(|(_, listing)| Some(listing.clone()));
+        let done = nftables::settle(right.as_ref(), || {
+            nftables::replace(wanted, &self.unmasqueraded)?;
+            nftables::list(nftables::TABLE)
+        });
         if let Ok(Some(listing)) = &done {
             self.settled.nftables = Some((wanted.clone(), listing.clone()));
         }

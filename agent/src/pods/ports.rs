@@ -149,15 +149,15 @@ impl Inner {
         let mut table = self.ports.lock();
         let wanted = self.wanted_ports();
         let now = nftables::list(ports::TABLE)?;
-        if table
+        let right = table
             .as_ref()
-            .is_some_and(|(was, listing)| *was == wanted && *listing == now)
-        {
+            .filter(|(was, _)| *was == wanted)
+            .map(|(_, listing)| listing);
+        if right == Some(&now) {
             return Ok(false);
         }
-        let known = table.is_some();
-        let listing = ports::replace(&wanted)?;
-        *table = Some((wanted, listing));
+        let listing = nftables::settle(right, || ports::replace(&wanted))?;
+        let known = table.replace((wanted, listing)).is_some();
         Ok(known)
     }
 

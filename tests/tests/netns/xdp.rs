@@ -158,9 +158,11 @@ fn who_detaches_it_sees_it_again() {
         until_true(SOON, "the pin again", || Ok(pin.exists()))?;
         comes_by_xdp(node, &a, &b)?;
         ensure!(node.oxlan_json("status")?["repairs"].as_u64() >= Some(1));
-        // The uplink gets another MAC, as a bond's can: frames are for that one now.
-        node.netns
-            .run(&format!("ip link set {UPLINK} address 02:00:00:00:77:01"))?;
+        // The uplink gets another MAC, as a bond's can, and tells its neighbours: frames are for that one now.
+        node.netns.run_all(&[
+            &format!("sysctl -qw net.ipv4.conf.{UPLINK}.arp_notify=1"),
+            &format!("ip link set {UPLINK} address 02:00:00:00:77:01"),
+        ])?;
         comes_by_xdp(node, &a, &b)?;
         node.stop_agent()?;
         ensure!(runs(node, UPLINK)?, "it does not need the agent");
