@@ -86,9 +86,10 @@ pub(crate) fn command(arguments: &Arguments) -> Result<ExitCode> {
             optional: false,
         });
     }
-    let kubelab = arguments.kubelab.as_deref().map(kubelab).transpose()?;
     let mut sums = Sums::default();
     let wanted = |tier| arguments.tier == Tier::All || arguments.tier == tier;
+    let kubelab = arguments.kubelab.as_deref().filter(|_| wanted(Tier::Kube));
+    let kubelab = kubelab.map(kubelab_directory).transpose()?;
     let filter = arguments.filter.as_deref();
     if wanted(Tier::Unit) {
         for command in unit_commands(filter) {
@@ -120,7 +121,7 @@ pub(crate) fn command(arguments: &Arguments) -> Result<ExitCode> {
 }
 
 /// The directory for tests, which run in directories of their own.
-fn kubelab(directory: &Path) -> Result<PathBuf> {
+fn kubelab_directory(directory: &Path) -> Result<PathBuf> {
     ensure!(
         directory.join("kubelab").is_file(),
         "--kubelab {}: there is no program kubelab in it",

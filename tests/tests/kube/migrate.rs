@@ -60,8 +60,9 @@ fn flannel_cluster(directory: &Path) -> Result<Lab> {
     let lab = Lab::up(
         directory,
         &format!("--nodes 3 --cni-conf {}", conf.display()),
-    )?;
+    );
     std::fs::remove_dir_all(&conf)?;
+    let lab = lab?;
     import_image(&lab)?;
     for node in NODES {
         lab.flannel_starts(node, &mac(node))?;

@@ -103,10 +103,13 @@ fn a_pod_comes_and_goes(lab: &Lab, client: &Pod, other: &Pod) -> Result<()> {
         Ok(())
     });
     let killed = lab.node(1, "ctr -n k8s.io tasks kill -s KILL comes-and-goes");
-    let ended = running.wait();
+    if killed.is_err() {
+        // Its container goes with the cluster; who waits for it must not wait for ever.
+        running.kill()?;
+    }
+    running.wait()?;
     checked?;
     killed?;
-    ended?;
     let left = attached(lab, "container_id", id)?;
     ensure!(
         left.is_none(),

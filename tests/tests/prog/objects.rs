@@ -1,7 +1,7 @@
 //! Programs, maps and links as objects: pinned, taken over, attached, replaced, removed.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use aya::programs::links::{FdLink, LinkOrder};
 use aya::programs::tc::TcAttachOptions;
@@ -144,20 +144,17 @@ fn an_unmounted_bpffs_removes_no_filter() {
 
 /// What is attached to the uplink stays there, and is known again when the bpffs is back.
 fn unmount_bpffs(world: &World, mode: AttachMode, attached: impl Fn() -> usize) {
-    let name = format!("oxlan-bpffs-{}-{mode:?}", std::process::id());
-    let mount = std::env::temp_dir().join(name);
-    fs::create_dir(&mount).unwrap();
-    let path = mount.display();
-    host(&format!("mount -t bpf bpf {path}")).unwrap();
+    let bpffs = Bpffs::new(mode);
+    bpffs.mount();
     let options = Options {
-        bpf_dir: mount.join("oxlan"),
+        bpf_dir: bpffs.0.join("oxlan"),
         ..world.options()
     };
     let datapath = Datapath::open_with(options, mode).unwrap();
     datapath.commit().unwrap();
     let attach = || datapath.attach(Program::FromUplink, "up0", UPLINK);
     attach().unwrap();
-    host(&format!("umount -l {path}")).unwrap();
+    bpffs.unmount().unwrap();
     for _ in 0..2 {
         let refused = attach().unwrap_err();
         assert!(
@@ -167,7 +164,7 @@ fn unmount_bpffs(world: &World, mode: AttachMode, attached: impl Fn() -> usize) 
         datapath.repair_pins().unwrap_err();
         assert_eq!(attached(), 1);
     }
-    host(&format!("mount -t bpf bpf {path}")).unwrap();
+    bpffs.mount();
     let repaired = datapath.repair_pins().unwrap();
     // A filter has no pin of its own that could be put back before it is attached again.
     let (pins, again) = match mode {
@@ -178,10 +175,35 @@ fn unmount_bpffs(world: &World, mode: AttachMode, attached: impl Fn() -> usize) 
     assert_eq!(attach().unwrap(), again);
     assert_eq!(attached(), 1);
     assert_eq!(alive(&datapath), [true]);
-    drop(datapath);
-    host(&format!("umount {path}")).unwrap();
-    // What was made on the file system below while nothing was mounted on it.
-    fs::remove_dir_all(&mount).unwrap();
+}
+
+/// A BPF file system of the test's own, which goes with it.
+struct Bpffs(PathBuf);
+
+impl Bpffs {
+    fn new(mode: AttachMode) -> Self {
+        let name = format!("oxlan-bpffs-{}-{mode:?}", std::process::id());
+        let mount = std::env::temp_dir().join(name);
+        fs::create_dir(&mount).unwrap();
+        Self(mount)
+    }
+
+    fn mount(&self) {
+        host(&format!("mount -t bpf bpf {}", self.0.display())).unwrap();
+    }
+
+    fn unmount(&self) -> anyhow::Result<()> {
+        host(&format!("umount -l {}", self.0.display())).map(drop)
+    }
+}
+
+impl Drop for Bpffs {
+    fn drop(&mut self) {
+        // A test that fails may have unmounted it already.
+        let _ = self.unmount();
+        // With what was made on the file system below while nothing was mounted on it.
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 #[test]

@@ -171,7 +171,11 @@ impl Report {
 
     /// Whether every group was run on every kernel, and nothing failed.
     pub(super) fn is_good(&self) -> bool {
-        let all_ran = |outcome: &Outcome| self.groups.iter().all(|g| outcome.group(g).is_some());
+        let ran = |sums: &Sums| sums.passed + sums.failed > 0;
+        let all_ran = |outcome: &Outcome| {
+            let mut groups = self.groups.iter();
+            groups.all(|group| outcome.group(group).is_some_and(ran))
+        };
         let (passed, failed) = self.totals();
         passed > 0 && failed == 0 && self.outcomes.iter().all(all_ran)
     }
@@ -296,6 +300,7 @@ mod tests {
         let report = |outcome| Report::new(&[Group::Prog], vec![outcome]);
         assert!(!report(early).is_good());
         assert!(report(outcome(&["==> group prog", passed])).is_good());
+        assert!(!report(outcome(&["==> group prog"])).is_good());
         assert!(!report(outcome(&["Kernel panic"])).is_good());
         assert!(
             !report(outcome(&[

@@ -107,12 +107,13 @@ pub(super) struct Ready {
 
 /// The command; fails when a test fails, and when a machine does not come to its end.
 pub(crate) fn command(arguments: &Arguments) -> Result<ExitCode> {
-    let ready = match fetch(or_all(&arguments.kernels, &Suite::ALL)) {
-        Ok(ready) => ready,
+    setup::ensure()?;
+    let kernels = match unpack(or_all(&arguments.kernels, &Suite::ALL)) {
+        Ok(kernels) => kernels,
         Err(error) if arguments.optional => return Ok(skip_loudly(&error)),
         Err(error) => return Err(error),
     };
-    let report = run(arguments, ready)?;
+    let report = run(arguments, bootable(kernels)?)?;
     Ok(if report.is_good() {
         ExitCode::SUCCESS
     } else {
@@ -140,10 +141,23 @@ fn or_all<T: Copy>(named: &[T], all: &[T]) -> Vec<T> {
 /// Ensures that there is what boots these kernels.
 pub(super) fn fetch(suites: Vec<Suite>) -> Result<Vec<Ready>> {
     setup::ensure()?;
+    bootable(unpack(suites)?)
+}
+
+/// What others have made: the emulator and kernels.
+fn unpack(suites: Vec<Suite>) -> Result<Vec<(Suite, Kernel)>> {
     super::prepare()?;
-    let ready = |suite: Suite| {
-        let kernel = kernel::unpack(suite)
-            .with_context(|| format!("the kernel of {} cannot be had", suite.name()))?;
+    let unpacked = |suite: Suite| {
+        let kernel = kernel::unpack(suite);
+        let kernel =
+            kernel.with_context(|| format!("the kernel of {} cannot be had", suite.name()))?;
+        Ok((suite, kernel))
+    };
+    suites.into_iter().map(unpacked).collect()
+}
+
+fn bootable(kernels: Vec<(Suite, Kernel)>) -> Result<Vec<Ready>> {
+    let ready = |(suite, kernel): (Suite, Kernel)| {
         let initramfs = initramfs::build(&suite.dir(), &kernel)?;
         Ok(Ready {
             suite,
@@ -151,7 +165,7 @@ pub(super) fn fetch(suites: Vec<Suite>) -> Result<Vec<Ready>> {
             initramfs,
         })
     };
-    suites.into_iter().map(ready).collect()
+    kernels.into_iter().map(ready).collect()
 }
 
 fn skip_loudly(error: &anyhow::Error) -> ExitCode {
