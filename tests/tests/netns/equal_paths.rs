@@ -25,6 +25,8 @@ const BULK: usize = 4 << 20;
 /// The router by which each flow, named by its source port, leaves the first node; only these routers are watched.
 fn spread(fabric: &Fabric, watched: &[usize], flows: &mut Flows) -> Result<BTreeMap<u16, usize>> {
     let ports = flows.ports()?;
+    // A neighbour that nobody has talked to yet is asked for first, and only a few packets wait meanwhile.
+    flows.send(1)?;
     let capture = |at: &usize| {
         let router = &fabric.routers[*at];
         // With whole packets the ring has room for a few only.

@@ -26,9 +26,10 @@ enum Outcome {
 type Step = fn() -> Result<Outcome>;
 
 /// What compiling needs; without one of these nothing can go on.
-const BUILD_STEPS: [(&str, Step); 2] = [
+const BUILD_STEPS: [(&str, Step); 3] = [
     ("rust-src", rust_src::ensure),
     ("bpf-linker", linker::ensure),
+    ("compilers", packages::ensure_compilers),
 ];
 
 /// What running nodes on this machine needs.
@@ -78,7 +79,7 @@ fn ensure_all() -> Result<State> {
 
 fn must_build(state: &State) -> Result<()> {
     if !state.missing.is_empty() {
-        bail!("the BPF programs cannot be built, see above");
+        bail!("Oxlan cannot be built, see above");
     }
     Ok(())
 }
@@ -101,7 +102,7 @@ pub(crate) fn ensure_arm_compiler() -> Result<()> {
     packages::ensure_arm_compiler().map(drop)
 }
 
-/// Ensures only that the BPF programs can be built.
+/// Ensures only that everything can be built.
 pub(crate) fn ensure_build() -> Result<()> {
     let _lock = lock()?;
     must_build(&run(&BUILD_STEPS))

@@ -1,4 +1,4 @@
-//! Debian packages with the programs that tests and the demo run.
+//! Debian packages with the programs that building, tests and the demo run.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use super::Outcome;
 use crate::exec::{as_root, can_be_root, exec, find_program, output};
 
 /// A program, or a file by its path, and the packages that have it: the first that this distribution knows is installed.
-const PROGRAMS: [Program; 19] = [
+const PROGRAMS: [Program; 17] = [
     ("ip", &["iproute2"]),
     ("tc", &["iproute2"]),
     ("bpftool", &["bpftool", "linux-tools-generic"]),
@@ -29,7 +29,10 @@ const PROGRAMS: [Program; 19] = [
     ("sysctl", &["procps"]),
     // What makes certificates for the tests with etcd.
     ("openssl", &["openssl"]),
-    // What etcd-client makes its messages with when it is built.
+];
+
+/// What crates are built with: etcd-client makes its messages with it.
+const COMPILERS: [Program; 2] = [
     ("protoc", &["protobuf-compiler"]),
     (
         "/usr/include/google/protobuf/descriptor.proto",
@@ -65,6 +68,10 @@ type Program = (&'static str, &'static [&'static str]);
 
 pub(super) fn ensure() -> Result<Outcome> {
     ensure_programs(&PROGRAMS)
+}
+
+pub(super) fn ensure_compilers() -> Result<Outcome> {
+    ensure_programs(&COMPILERS)
 }
 
 pub(super) fn ensure_emulator() -> Result<Outcome> {
