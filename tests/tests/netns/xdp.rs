@@ -153,7 +153,10 @@ fn who_detaches_it_sees_it_again() {
             .bpf
             .join(format!("links/xdp_uplink-{UPLINK}-{index}"));
         host(&format!("bpftool link detach pinned {}", pin.display()))?;
-        until_true(SOON, "XDP on the uplink again", || runs(node, UPLINK))?;
+        // The link first, then its pin.
+        until_true(SOON, "XDP on the uplink again", || {
+            Ok(runs(node, UPLINK)? && pin.exists())
+        })?;
         std::fs::remove_file(&pin)?;
         until_true(SOON, "the pin again", || Ok(pin.exists()))?;
         comes_by_xdp(node, &a, &b)?;
