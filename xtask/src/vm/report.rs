@@ -41,6 +41,8 @@ struct Sums {
 #[derive(Debug, Default)]
 pub(super) struct Report {
     groups: Vec<&'static str>,
+    /// Only tests with certain names were wanted.
+    named: bool,
     outcomes: Vec<Outcome>,
 }
 
@@ -117,6 +119,12 @@ impl Outcome {
         self.groups.iter().find(|sums| sums.group == name)
     }
 
+    /// Whether a test of this group was run.
+    fn ran(&self, group: &str) -> bool {
+        self.group(group)
+            .is_some_and(|sums| sums.passed + sums.failed > 0)
+    }
+
     /// Tests that passed and failed; a machine that is not to be trusted counts as a failure.
     fn totals(&self) -> (u32, u32) {
         let trouble = u32::from(self.trouble.is_some());
@@ -162,22 +170,29 @@ impl Sums {
 }
 
 impl Report {
-    pub(super) fn new(groups: &[Group], outcomes: Vec<Outcome>) -> Self {
+    /// `named` is whether only tests with certain names were wanted, which not every group has.
+    pub(super) fn new(groups: &[Group], named: bool, outcomes: Vec<Outcome>) -> Self {
         Self {
             groups: groups.iter().map(|group| group.name()).collect(),
+            named,
             outcomes,
         }
     }
 
-    /// Whether every group was run on every kernel, and nothing failed.
+    /// Whether enough was run on every kernel, and nothing failed.
     pub(super) fn is_good(&self) -> bool {
-        let ran = |sums: &Sums| sums.passed + sums.failed > 0;
-        let all_ran = |outcome: &Outcome| {
-            let mut groups = self.groups.iter();
-            groups.all(|group| outcome.group(group).is_some_and(ran))
-        };
         let (passed, failed) = self.totals();
-        passed > 0 && failed == 0 && self.outcomes.iter().all(all_ran)
+        passed > 0 && failed == 0
+    }
+
+    /// Whether every group ran a test on a kernel; of named tests, whether any did.
+    fn enough_ran(&self, outcome: &Outcome) -> bool {
+        let mut ran = self.groups.iter().map(|group| outcome.ran(group));
+        if self.named {
+            ran.any(|ran| ran)
+        } else {
+            ran.all(|ran| ran)
+        }
     }
 
     pub(super) fn outcomes(&self) -> &[Outcome] {
@@ -192,9 +207,13 @@ impl Report {
         println!("{passed} passed, {failed} failed");
     }
 
+    /// Tests that passed and failed; a kernel on which too little was run counts as a failure.
     fn totals(&self) -> (u32, u32) {
-        let totals = self.outcomes.iter().map(Outcome::totals);
-        totals.fold((0, 0), |(p, f), (passed, failed)| (p + passed, f + failed))
+        self.outcomes.iter().fold((0, 0), |(p, f), outcome| {
+            let (passed, failed) = outcome.totals();
+            let idle = u32::from(failed == 0 && !self.enough_ran(outcome));
+            (p + passed, f + failed + idle)
+        })
     }
 
     /// A row for each kernel, a column for each group.
@@ -223,6 +242,7 @@ impl Report {
         let mut text = String::new();
         for outcome in &self.outcomes {
             let kernel = outcome.kernel;
+            text.push_str(&self.idle_groups(outcome));
             for Sums {
                 group,
                 skipped,
@@ -245,6 +265,23 @@ impl Report {
             }
         }
         text
+    }
+
+    /// Groups of which nothing was run.
+    fn idle_groups(&self, outcome: &Outcome) -> String {
+        let state = if self.enough_ran(outcome) {
+            "nothing ran"
+        } else {
+            "failed"
+        };
+        let why = if self.named {
+            "none of its tests has such a name"
+        } else {
+            "none of its tests was run"
+        };
+        let idle = self.groups.iter().filter(|group| !outcome.ran(group));
+        idle.map(|group| format!("{state} on {}, {group}: {why}\n", outcome.kernel))
+            .collect()
     }
 }
 
@@ -274,7 +311,7 @@ mod tests {
             "test result: FAILED. 3 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 2.0s",
             "test result: ok. 4 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 2.0s",
         ]);
-        let report = Report::new(&[Group::Prog, Group::Netns], vec![outcome]);
+        let report = Report::new(&[Group::Prog, Group::Netns], false, vec![outcome]);
         assert_eq!(
             report
                 .table()
@@ -297,7 +334,7 @@ mod tests {
         let passed = "test result: ok. 2 passed; 0 failed; 0 ignored";
         let mut early = outcome(&["==> group prog", passed]);
         early.ended_early("it did not come to its end");
-        let report = |outcome| Report::new(&[Group::Prog], vec![outcome]);
+        let report = |outcome| Report::new(&[Group::Prog], false, vec![outcome]);
         assert!(!report(early).is_good());
         assert!(report(outcome(&["==> group prog", passed])).is_good());
         assert!(!report(outcome(&["==> group prog"])).is_good());
@@ -309,5 +346,44 @@ mod tests {
             ]))
             .is_good()
         );
+    }
+
+    #[test]
+    fn named_tests_need_not_be_in_every_group() {
+        let groups = [Group::Prog, Group::Netns];
+        let lines = |prog: &'static str| {
+            let none = "test result: ok. 0 passed; 0 failed; 0 ignored";
+            outcome(&["==> group prog", prog, "==> group netns", none])
+        };
+        let one = "test result: ok. 1 passed; 0 failed; 0 ignored";
+        let none = "test result: ok. 0 passed; 0 failed; 0 ignored";
+        for (named, prog, good, remark) in [
+            (
+                true,
+                one,
+                true,
+                "nothing ran on bookworm, netns: none of its tests has such a name\n",
+            ),
+            (
+                false,
+                one,
+                false,
+                "failed on bookworm, netns: none of its tests was run\n",
+            ),
+            (
+                true,
+                none,
+                false,
+                "failed on bookworm, prog: none of its tests has such a name\n\
+                 failed on bookworm, netns: none of its tests has such a name\n",
+            ),
+        ] {
+            let report = Report::new(&groups, named, vec![lines(prog)]);
+            assert_eq!(report.is_good(), good, "{remark}");
+            assert_eq!(report.remarks(), remark);
+        }
+        // Each kernel has to run something.
+        let report = Report::new(&groups, true, vec![lines(one), lines(none)]);
+        assert_eq!(report.totals(), (1, 1));
     }
 }

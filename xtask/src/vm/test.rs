@@ -206,7 +206,8 @@ fn run(arguments: &Arguments, ready: Vec<Ready>) -> Result<Report> {
     let outcomes = outcomes
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner);
-    let report = Report::new(&plan.groups, outcomes.into_values().collect());
+    let outcomes = outcomes.into_values().collect();
+    let report = Report::new(&plan.groups, !plan.tests.is_empty(), outcomes);
     report.print();
     Ok(report)
 }
