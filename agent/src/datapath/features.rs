@@ -1,5 +1,6 @@
-//! What this kernel can do beyond what Oxlan needs of every kernel. It is found by trying, never by the
-//! kernel's version: distributions take features into older kernels, and switch them off in newer ones.
+//! What this kernel can do beyond what Oxlan needs of every kernel. It is found by trying, or by the kernel's
+//! types where nobody can try, never by its version: distributions take features into older kernels, and
+//! switch them off in newer ones.
 
 use aya::Btf;
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType, TestRun as _, TestRunOptions};

@@ -9,8 +9,9 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::device::Device;
 
-/// The oldest kernel on which the tests are run (`cargo xtask test vm`). Older ones lack flags of
-/// `bpf_skb_adjust_room` (before 5.13) or have verifiers that nobody has tried the programs with.
+/// The oldest kernel on which the tests are run (`cargo xtask test vm`). Older ones lack what the programs call
+/// (flags of `bpf_skb_adjust_room` before 5.13, `bpf_xdp_load_bytes` before 5.18) or have verifiers that
+/// nobody has tried the programs with.
 const OLDEST_KERNEL: (u32, u32) = (6, 1);
 
 /// Capabilities that the agent uses, by number (include/uapi/linux/capability.h).
