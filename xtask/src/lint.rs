@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Result, anyhow};
 
 use crate::exec::{exec, output};
-use crate::{ebpf_object, setup, workspace};
+use crate::{ebpf_object, notes, setup, workspace};
 
 /// The other processor that nodes have.
 const ARM: &str = "aarch64-unknown-linux-gnu";
@@ -42,15 +42,18 @@ pub(crate) fn command(arguments: &Arguments) -> Result<()> {
 }
 
 fn arm() -> Result<()> {
+    let note = format!("lint {ARM}");
     if let Err(error) = can_check_arm() {
-        println!("!!! SKIPPED: nothing was checked for {ARM}: {error:#}");
-        return Ok(());
+        let why = format!("nothing was checked: {error:#}");
+        println!("!!! SKIPPED {ARM}: {why}");
+        return notes::skipped(&note, &why);
     }
     let mut check = workspace::cargo();
     check.args(["check", "--all-targets", "--target", ARM]);
     for package in ARM_PACKAGES {
         check.args(["--package", package]);
     }
+    notes::done(&note);
     exec(&mut check)
 }
 

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 
 use crate::exec::{exec, find_program, is_root, line};
-use crate::{setup, vm, workspace};
+use crate::{notes, setup, vm, workspace};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -23,6 +23,9 @@ pub(crate) struct Arguments {
     /// Directory of `kubelab`, by which the tier `kube` has a Kubernetes; without it that tier is skipped
     #[arg(long, env = KUBELAB, value_name = "DIR")]
     kubelab: Option<PathBuf>,
+    /// A step before the tests that has failed: it counts as a failure, so that the end tells of it
+    #[arg(long, value_name = "COMMAND")]
+    failed_before: Vec<String>,
 }
 
 /// The variable by which tests find `kubelab`.
@@ -65,6 +68,8 @@ struct Sums {
     passed: u32,
     failed: u32,
     skipped: Vec<String>,
+    /// What other commands have left out, none of which is a test that counts as passed.
+    skipped_before: Vec<String>,
     failures: Vec<String>,
     suites: Vec<(String, u32, u32)>,
 }
@@ -86,7 +91,7 @@ pub(crate) fn command(arguments: &Arguments) -> Result<ExitCode> {
             optional: false,
         });
     }
-    let mut sums = Sums::default();
+    let mut sums = Sums::after(&arguments.failed_before);
     let wanted = |tier| arguments.tier == Tier::All || arguments.tier == tier;
     let kubelab = arguments.kubelab.as_deref().filter(|_| wanted(Tier::Kube));
     let kubelab = kubelab.map(kubelab_directory).transpose()?;
@@ -111,6 +116,9 @@ pub(crate) fn command(arguments: &Arguments) -> Result<ExitCode> {
     }
     if wanted(Tier::Netns) && filter.is_none() {
         sums.add("netns with XDP", xdp_command(), None);
+    }
+    if arguments.tier == Tier::All && filter.is_none() {
+        sums.skipped_before = notes::all();
     }
     sums.print();
     Ok(if sums.failed == 0 {
@@ -208,6 +216,15 @@ fn runner_variable() -> String {
 }
 
 impl Sums {
+    /// Begins with steps that have failed already.
+    fn after(failed: &[String]) -> Self {
+        Self {
+            failed: u32::try_from(failed.len()).unwrap_or(u32::MAX),
+            failures: failed.to_vec(),
+            ..Self::default()
+        }
+    }
+
     /// Runs a tier; one that cannot be run counts as a failure, and the others go on.
     fn add(&mut self, tier: &str, command: Result<Command>, filter: Option<&str>) {
         println!("\n==> {tier} tests");
@@ -273,7 +290,7 @@ impl Sums {
         for (suite, passed, failed) in self.suites.iter().filter(|(_, p, f)| p + f > 0) {
             println!("{suite:<40} {passed:>5} passed {failed:>5} failed");
         }
-        for skipped in &self.skipped {
+        for skipped in self.skipped_before.iter().chain(&self.skipped) {
             println!("skipped {skipped}");
         }
         for failure in &self.failures {
@@ -338,5 +355,12 @@ mod tests {
         assert_eq!(sums.skipped, ["a: no SRv6 here"]);
         assert_eq!(sums.failures, ["netns: room::c"]);
         assert_eq!((sums.passed, sums.failed), (12, 3));
+    }
+
+    #[test]
+    fn a_step_that_failed_before_is_a_failure() {
+        let sums = Sums::after(&["cargo xtask lint".to_owned()]);
+        assert_eq!((sums.passed, sums.failed), (0, 1));
+        assert_eq!(sums.failures, ["cargo xtask lint"]);
     }
 }

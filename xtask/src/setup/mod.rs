@@ -13,6 +13,7 @@ use std::fs::File;
 
 use anyhow::{Context, Result, bail};
 
+use crate::lack::Lack;
 use crate::workspace;
 
 /// What a step found.
@@ -87,7 +88,8 @@ fn must_build(state: &State) -> Result<()> {
 /// Ensures that there is what runs virtual machines, besides what [`ensure`] does.
 pub(crate) fn ensure_emulator() -> Result<()> {
     let _lock = lock()?;
-    packages::ensure_emulator().map(drop)
+    let ensured = packages::ensure_emulator();
+    ensured.map(drop).context(Lack::Emulator)
 }
 
 /// Ensures that there is what makes and runs Vagrant's machines, besides what [`ensure_emulator`] does.

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use super::Suite;
 use crate::exec::{exec, output};
+use crate::lack::Lack;
 use crate::setup::debs::{PrivateApt, recreate, unpack_all};
 use crate::workspace;
 
@@ -59,7 +60,10 @@ fn fetch(suite: Suite, root: &Path) -> Result<()> {
     let dir = suite.dir();
     let source = format!("deb http://deb.debian.org/debian {} main", suite.name());
     let apt = PrivateApt::new(&dir.join("apt"), &source)?;
-    exec(apt.command("apt-get").arg("update"))?;
+    // Else a list that cannot be had is no error, and what it would name is missing later.
+    let strict = ["-o", "APT::Update::Error-Mode=any"];
+    let update = exec(apt.command("apt-get").arg("update").args(strict));
+    update.context(Lack::Download)?;
     let image = dependencies(&apt, NEWEST, "linux-image-")?;
     let [image] = image.as_slice() else {
         bail!("{NEWEST} of {} does not name one kernel", suite.name());
@@ -72,7 +76,7 @@ fn fetch(suite: Suite, root: &Path) -> Result<()> {
     recreate(&archives)?;
     let mut download = apt.command("apt-get");
     download.arg("download").arg(image).args(parts);
-    exec(download.current_dir(&archives))?;
+    exec(download.current_dir(&archives)).context(Lack::Download)?;
     recreate(root)?;
     unpack_all(&archives, root)?;
     std::fs::remove_dir_all(&archives)?;

@@ -19,9 +19,10 @@ mod vagrant;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow};
 use clap::{Subcommand, ValueEnum};
 
+use crate::lack::Lack;
 use crate::{setup, workspace};
 
 #[derive(clap::Args)]
@@ -95,10 +96,11 @@ impl Suite {
 
 /// Ensures that there is what starts machines.
 fn prepare() -> Result<()> {
-    ensure!(
-        std::env::consts::ARCH == "x86_64",
-        "the virtual machines are x86-64 ones, and this machine is {}",
-        std::env::consts::ARCH
-    );
+    let architecture = std::env::consts::ARCH;
+    if architecture != "x86_64" {
+        let error =
+            anyhow!("the virtual machines are x86-64 ones, and this machine is {architecture}");
+        return Err(error.context(Lack::Architecture));
+    }
     setup::ensure_emulator()
 }

@@ -15,7 +15,8 @@ use super::machine::Machine;
 use super::report::{Outcome, Report};
 use super::{Suite, console, initramfs};
 use crate::exec::{exec, output};
-use crate::{setup, workspace};
+use crate::lack::Lack;
+use crate::{notes, setup, workspace};
 
 #[derive(clap::Args, Default)]
 pub(crate) struct Arguments {
@@ -35,7 +36,8 @@ pub(crate) struct Arguments {
     /// How many machines may run at the same time
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
     pub(crate) jobs: u8,
-    /// Succeed, loudly, where no machine can be started or no kernel be fetched
+    /// Go on, loudly, without kernels that cannot be fetched, or without any where this machine has another
+    /// processor or the emulator cannot be installed; `cargo xtask test` repeats what was skipped
     #[arg(long)]
     pub(crate) optional: bool,
 }
@@ -108,11 +110,10 @@ pub(super) struct Ready {
 /// The command; fails when a test fails, and when a machine does not come to its end.
 pub(crate) fn command(arguments: &Arguments) -> Result<ExitCode> {
     setup::ensure()?;
-    let kernels = match unpack(or_all(&arguments.kernels, &Suite::ALL)) {
-        Ok(kernels) => kernels,
-        Err(error) if arguments.optional => return Ok(skip_loudly(&error)),
-        Err(error) => return Err(error),
-    };
+    let kernels = unpack(&or_all(&arguments.kernels, &Suite::ALL), arguments.optional)?;
+    if kernels.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
     let report = run(arguments, bootable(kernels)?)?;
     Ok(if report.is_good() {
         ExitCode::SUCCESS
@@ -141,19 +142,44 @@ fn or_all<T: Copy>(named: &[T], all: &[T]) -> Vec<T> {
 /// Ensures that there is what boots these kernels.
 pub(super) fn fetch(suites: Vec<Suite>) -> Result<Vec<Ready>> {
     setup::ensure()?;
-    bootable(unpack(suites)?)
+    bootable(unpack(&suites, false)?)
 }
 
-/// What others have made: the emulator and kernels.
-fn unpack(suites: Vec<Suite>) -> Result<Vec<(Suite, Kernel)>> {
-    super::prepare()?;
-    let unpacked = |suite: Suite| {
-        let kernel = kernel::unpack(suite);
-        let kernel =
-            kernel.with_context(|| format!("the kernel of {} cannot be had", suite.name()))?;
-        Ok((suite, kernel))
-    };
-    suites.into_iter().map(unpacked).collect()
+/// What others have made: the emulator and kernels. If they are optional, those that cannot be had are left out.
+fn unpack(suites: &[Suite], optional: bool) -> Result<Vec<(Suite, Kernel)>> {
+    let mut kernels = Vec::new();
+    if let Err(error) = super::prepare() {
+        skip(suites, optional, error)?;
+        return Ok(kernels);
+    }
+    for &suite in suites {
+        let unpacked = kernel::unpack(suite);
+        match unpacked.with_context(|| format!("the kernel of {} cannot be had", suite.name())) {
+            Ok(kernel) => kernels.push((suite, kernel)),
+            Err(error) => skip(&[suite], optional, error)?,
+        }
+    }
+    Ok(kernels)
+}
+
+/// Says that nothing runs on these kernels; what is not optional, or has failed for another reason than
+/// that something cannot be had, is an error.
+fn skip(suites: &[Suite], optional: bool, error: anyhow::Error) -> Result<()> {
+    if !optional || Lack::of(&error).is_none() {
+        return Err(error);
+    }
+    let line = "!".repeat(100);
+    for suite in suites {
+        let why = format!("nothing was tried on this kernel: {error:#}");
+        println!("{line}\nSKIPPED {}: {why}\n{line}", suite.name());
+        notes::skipped(&note(*suite), &why)?;
+    }
+    Ok(())
+}
+
+/// Name of the note that a kernel was skipped.
+fn note(suite: Suite) -> String {
+    format!("vm {}", suite.name())
 }
 
 fn bootable(kernels: Vec<(Suite, Kernel)>) -> Result<Vec<Ready>> {
@@ -166,14 +192,6 @@ fn bootable(kernels: Vec<(Suite, Kernel)>) -> Result<Vec<Ready>> {
         })
     };
     kernels.into_iter().map(ready).collect()
-}
-
-fn skip_loudly(error: &anyhow::Error) -> ExitCode {
-    let line = "!".repeat(100);
-    println!(
-        "{line}\nSKIPPED: no other kernel was tried, none of the tests ran on one: {error:#}\n{line}"
-    );
-    ExitCode::SUCCESS
 }
 
 fn run(arguments: &Arguments, ready: Vec<Ready>) -> Result<Report> {
@@ -194,6 +212,9 @@ fn run(arguments: &Arguments, ready: Vec<Ready>) -> Result<Report> {
     let work = || {
         while let Some((place, ready)) = take(&queue) {
             let outcome = try_kernel(ready, &plan, accelerator, several);
+            if plan.tests.is_empty() {
+                notes::done(&note(ready.suite));
+            }
             let mut outcomes = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
             outcomes.insert(place, outcome);
         }
@@ -350,5 +371,15 @@ mod tests {
             script(Suite::Trixie, &all, Accelerator::Tcg)
                 .contains("\n/t/netns --color never --test-threads 1  ||")
         );
+    }
+
+    #[test]
+    fn only_what_cannot_be_had_is_skipped() {
+        let broken = || anyhow::anyhow!("no space left on device");
+        for optional in [false, true] {
+            assert!(skip(&[Suite::Trixie], optional, broken()).is_err());
+        }
+        assert!(skip(&[Suite::Trixie], false, broken().context(Lack::Download)).is_err());
+        assert!(skip(&[], true, broken().context(Lack::Download)).is_ok());
     }
 }
