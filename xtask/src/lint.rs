@@ -1,10 +1,10 @@
-//! `cargo xtask lint`: formatting and clippy for all crates, the BPF programs included.
+//! `cargo xtask lint`: formatting and clippy for all crates, the BPF programs included, and the syntax of scripts.
 
 use std::process::Command;
 
 use anyhow::{Result, anyhow};
 
-use crate::exec::{exec, output};
+use crate::exec::{exec, find_program, output};
 use crate::{ebpf_object, notes, setup, workspace};
 
 /// The other processor that nodes have.
@@ -12,6 +12,26 @@ const ARM: &str = "aarch64-unknown-linux-gnu";
 
 /// What Oxlan is made of. Sizes of what programs and agent share are asserted as they are compiled.
 const ARM_PACKAGES: [&str; 3] = ["oxlan-common", "oxlan", "oxlan-tests"];
+
+/// Shells, and the scripts that are for them.
+const SCRIPTS: [(&str, &[&str]); 2] = [
+    ("bash", &[".ci/run", "tests/vagrant/check"]),
+    (
+        "sh",
+        &[
+            "tests/vagrant/pod",
+            "tests/vagrant/provision",
+            "xtask/src/vm/cluster/guest.sh",
+            "xtask/src/vm/init.sh",
+            "xtask/src/vm/inside.sh",
+            "xtask/src/vm/vagrant/box.sh",
+            "xtask/src/vm/vagrant/run.sh",
+        ],
+    ),
+];
+
+/// What Vagrant reads.
+const VAGRANTFILE: &str = "tests/vagrant/Vagrantfile";
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -24,6 +44,7 @@ pub(crate) struct Arguments {
 /// The command; a warning is an error.
 pub(crate) fn command(arguments: &Arguments) -> Result<()> {
     setup::ensure_build()?;
+    scripts()?;
     exec(workspace::cargo().args(["fmt", "--all", "--check"]))?;
     let strict = ["--", "--deny", "warnings"];
     let others = ["clippy", "--workspace", "--exclude", "oxlan-ebpf"];
@@ -37,6 +58,27 @@ pub(crate) fn command(arguments: &Arguments) -> Result<()> {
     exec(programs.map_err(|error| anyhow!(error))?.args(strict))?;
     if arguments.arm && std::env::consts::ARCH != "aarch64" {
         return arm();
+    }
+    Ok(())
+}
+
+/// Reads every script without running it.
+fn scripts() -> Result<()> {
+    for (shell, scripts) in SCRIPTS {
+        for script in scripts {
+            // Of several names a shell reads only the first.
+            let mut check = Command::new(shell);
+            exec(check.args(["-n", script]).current_dir(workspace::root()))?;
+        }
+    }
+    // Who has Vagrant has ruby; who has not cannot use the file.
+    if find_program("ruby").is_some() {
+        let mut check = Command::new("ruby");
+        output(
+            check
+                .args(["-c", VAGRANTFILE])
+                .current_dir(workspace::root()),
+        )?;
     }
     Ok(())
 }
@@ -65,4 +107,14 @@ fn can_check_arm() -> Result<()> {
             .current_dir(workspace::root()),
     )?;
     setup::ensure_arm_compiler()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_script_can_be_read() {
+        scripts().unwrap();
+    }
 }
