@@ -33,6 +33,14 @@ $b mkdir -p proc sys dev lib/modules run/vm
 for directory in proc sys dev; do
     $b mount --move /$directory $directory || fail $directory
 done
+# What is needed from below the machine's own directories is there again, with a layer for what is written.
+number=0
+for path in $(option oxlan.covered | $b tr : ' '); do
+    number=$((number + 1))
+    layer=/memory/$number
+    $b mkdir -p ".$path" $layer/upper $layer/work || fail "$path"
+    $b mount -t overlay -o "lowerdir=/host$path,upperdir=$layer/upper,workdir=$layer/work" overlay ".$path" || fail "$path"
+done
 # What the kernel calls to load a module on demand. This machine outside need not have one.
 $b ln -sfn "$(option oxlan.modules)" "lib/modules/$($b uname -r)"
 $b cp $b run/vm/modprobe

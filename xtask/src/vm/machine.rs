@@ -7,11 +7,15 @@ use anyhow::{Context, Result};
 
 use super::accelerator::Accelerator;
 use super::kernel::Kernel;
+use crate::workspace;
 
 /// One processor: with several, each of which is a thread of the emulator that may be held up,
 /// the kernel reorders packets whenever a sender changes processors.
 const EMULATOR: &str =
     "qemu-system-x86_64 -smp 1 -nodefaults -no-user-config -no-reboot -display none";
+
+/// Directories that a machine has for itself, empty; see `init.sh`.
+const OWN: [&str; 3] = ["/run", "/tmp", "/var/lib"];
 
 /// What ends a program whose parent has ended.
 const FOLLOW_PARENT: &str = "setpriv --pdeathsig TERM";
@@ -67,7 +71,7 @@ impl Machine<'_> {
             "# Boots Linux {release} and runs inside.sh there; written by `cargo xtask vm`.\n\
              exec {guard}{EMULATOR} \\\n    \
              {accelerator} -m {memory} -kernel {image} -initrd {initramfs} \\\n    \
-             -append 'console=ttyS0 quiet panic=-1 oxlan.modules={modules} oxlan.script={dir}/inside.sh' \\\n    \
+             -append 'console=ttyS0 quiet panic=-1 oxlan.modules={modules} oxlan.script={dir}/inside.sh oxlan.covered={covered}' \\\n    \
              -virtfs local,path=/,mount_tag=root,security_model=none,readonly=on,multidevs=remap \\\n    \
              {devices} </dev/null\n",
             release = self.kernel.release,
@@ -76,11 +80,49 @@ impl Machine<'_> {
             modules = absolute(&self.kernel.modules)?,
             initramfs = absolute(self.initramfs)?,
             dir = dir.display(),
+            covered = covered(&[
+                workspace::root().canonicalize()?,
+                workspace::target().canonicalize()?,
+            ]),
             devices = self.devices.as_ref().unwrap_or(&ports),
         ))
     }
 }
 
+/// Those of the paths that a machine's own directories cover, to be brought back there.
+fn covered(paths: &[PathBuf]) -> String {
+    let mut found: Vec<&Path> = Vec::new();
+    for path in paths {
+        let is_covered = OWN.iter().any(|own| path.starts_with(own));
+        if is_covered && !found.iter().any(|known| path.starts_with(known)) {
+            found.push(path);
+        }
+    }
+    let found: Vec<String> = found
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    found.join(":")
+}
+
 fn done_file(dir: &Path) -> PathBuf {
     dir.join("done")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_machine_covers_is_brought_back() {
+        for (root, target, expected) in [
+            ("/work/oxlan", "/work/oxlan/target", ""),
+            ("/tmp/oxlan", "/tmp/oxlan/target", "/tmp/oxlan"),
+            ("/work/oxlan", "/var/lib/ci/target", "/var/lib/ci/target"),
+            ("/run/a", "/tmp/b", "/run/a:/tmp/b"),
+            ("/tmpfs/oxlan", "/var/libs/target", ""),
+        ] {
+            assert_eq!(covered(&[root.into(), target.into()]), expected);
+        }
+    }
 }
