@@ -168,6 +168,14 @@ fn xdp_command() -> Result<Command> {
     Ok(command)
 }
 
+/// Names of the test executables of the tier `netns`.
+pub(crate) fn netns_targets() -> Result<Vec<String>> {
+    let tiers = ROOT_TIERS.iter();
+    let mut prefixes =
+        tiers.filter_map(|(tier, _, prefixes)| (*tier == Tier::Netns).then_some(*prefixes));
+    targets(prefixes.next().unwrap_or_default())
+}
+
 /// Names of the tests, files or directories, that start with one of these, in order.
 fn targets(prefixes: &[&str]) -> Result<Vec<String>> {
     let mut targets = Vec::new();
