@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::net::UnixListener;
 use tokio::sync::RwLock as Gate;
@@ -40,13 +40,20 @@ pub(super) struct Api {
     pub(super) state: ApiState,
 }
 
+/// How long a source may take for its first answer where the agent cannot start anyway: a file has answered by then,
+/// and its problems are told with the machine's.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Sets the node up. Nothing on it is touched before everything is checked.
 pub(super) async fn start(options: Options) -> Result<Started, NodeError> {
+    let machine = check_machine(&options);
     let mut source = options.source.clone().open(Own {
         node: options.node.clone(),
         state_dir: options.state_dir.clone(),
     });
-    let (cluster, pod_mtu) = check(&options, source.next().await)?;
+    // A source may wait for its server for as long as it takes, which must not hide what is wrong here.
+    let patience = (!machine.is_empty()).then_some(PATIENCE);
+    let (cluster, pod_mtu) = check(&options, machine, hear(source.next(), patience).await)?;
     for problem in &cluster.remarks.problems {
         tracing::warn!("{problem}");
     }
@@ -126,26 +133,42 @@ pub(super) async fn start(options: Options) -> Result<Started, NodeError> {
     })
 }
 
-/// Checks machine, cluster and underlay, and returns the cluster and the pods' MTU.
-fn check(
-    options: &Options,
-    cluster: Result<ClusterConfig, ClusterError>,
-) -> Result<(ClusterConfig, u16), NodeError> {
+/// What is wrong with the machine, whatever the cluster is.
+fn check_machine(options: &Options) -> Vec<Obstacle> {
     let directories = Directories {
         run: &options.run_dir,
         state: &options.state_dir,
         bpf: &options.datapath.bpf_dir,
     };
-    let machine = preflight::machine(&directories);
-    let mut obstacles: Vec<Obstacle> = machine.into_iter().map(Obstacle::from).collect();
+    let troubles = preflight::machine(&directories);
+    troubles.into_iter().map(Obstacle::from).collect()
+}
+
+/// What is said, unless that takes longer than the patience; without one it is waited for.
+async fn hear<T>(said: impl Future<Output = T>, patience: Option<Duration>) -> Option<T> {
+    match patience {
+        Some(patience) => tokio::time::timeout(patience, said).await.ok(),
+        None => Some(said.await),
+    }
+}
+
+/// Checks cluster and underlay, and returns the cluster and the pods' MTU; what is wrong is told together with
+/// what is wrong with the machine. A cluster of which nothing is known is only waited for on a fit one.
+fn check(
+    options: &Options,
+    machine: Vec<Obstacle>,
+    cluster: Option<Result<ClusterConfig, ClusterError>>,
+) -> Result<(ClusterConfig, u16), NodeError> {
+    let mut obstacles = machine;
     match cluster {
-        Ok(cluster) => {
+        Some(Ok(cluster)) => {
             let mtu = check_cluster(options, &cluster, &mut obstacles)?;
             if obstacles.is_empty() {
                 return Ok((cluster, mtu));
             }
         }
-        Err(error) => obstacles.push(error.into()),
+        Some(Err(error)) => obstacles.push(error.into()),
+        None => {}
     }
     Err(NodeError::Preflight(obstacles))
 }
@@ -229,4 +252,20 @@ fn report_features(features: Vec<Probed>) -> Vec<FeatureRow> {
         tracing::info!(refusal, "this kernel lacks {}: {}", row.name, row.without);
     }
     rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::{pending, ready};
+
+    /// A source that waits for its server keeps nobody from hearing what is wrong with the machine.
+    #[tokio::test]
+    async fn only_a_fit_machine_waits_for_its_source() {
+        let none = Some(Duration::ZERO);
+        assert_eq!(hear(pending::<u8>(), none).await, None);
+        // What is known at once, as a file's content, is heard all the same.
+        assert_eq!(hear(ready(1), none).await, Some(1));
+        assert_eq!(hear(ready(2), None).await, Some(2));
+    }
 }
