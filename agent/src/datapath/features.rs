@@ -2,6 +2,8 @@
 //! types where nobody can try, never by its version: distributions take features into older kernels, and
 //! switch them off in newer ones.
 
+use std::error::Error as _;
+
 use aya::Btf;
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType, TestRun as _, TestRunOptions};
 use aya_obj::btf::BtfKind;
@@ -37,6 +39,8 @@ pub enum Feature {
     AggregateMarks,
     /// Tracing the `bpf` system call.
     ChangeEvents,
+    /// The queueing discipline `tbf` (`CONFIG_NET_SCH_TBF`).
+    TokenBuckets,
 }
 
 /// A feature, and whether it is there.
@@ -58,6 +62,7 @@ impl Feature {
             Self::FrameFragments => "frame-fragments",
             Self::AggregateMarks => "aggregate-marks",
             Self::ChangeEvents => "change-events",
+            Self::TokenBuckets => "token-buckets",
         }
     }
 
@@ -76,6 +81,7 @@ impl Feature {
             Self::ChangeEvents => {
                 "changes of maps and programs by others are seen as they happen, and a quiet agent sleeps"
             }
+            Self::TokenBuckets => "pods' bandwidth can be limited",
         }
     }
 
@@ -92,24 +98,26 @@ impl Feature {
                 "those that no TCP connection of the pod takes, as UDP aggregates, take the overlay device"
             }
             Self::ChangeEvents => "maps and filters are compared every 750 ms",
+            Self::TokenBuckets => "a pod whose bandwidth shall be limited cannot be attached",
         }
     }
 }
 
 impl Datapath {
-    /// Every feature; `watching` is why changes cannot be watched, which only the one who watches can tell.
+    /// Every feature. `watching` is why changes cannot be watched, which only the one who watches can tell, and
+    /// `limiting` why bandwidth cannot be limited.
     ///
-    /// # Errors
-    ///
-    /// The kernel refuses the program that tries things out.
-    pub fn features(&self, watching: Option<String>) -> Result<Vec<Probed>, DatapathError> {
+    /// What cannot be tried is missing: the programs go without it where it is.
+    #[must_use]
+    pub fn features(&self, watching: Option<String>, limiting: Option<String>) -> Vec<Probed> {
         let missing = |there: bool, reason: &str| (!there).then(|| reason.to_owned());
-        Ok([
+        let tried = |flag| refusal(self.try_flag(flag));
+        [
             (
                 Feature::TcxLinks,
                 missing(has_tcx(), "the kernel does not know TCX"),
             ),
-            (Feature::OtherFamily, self.try_flag(DECAP_L3_IPV6)?),
+            (Feature::OtherFamily, tried(DECAP_L3_IPV6)),
             (
                 Feature::FrameFragments,
                 missing(
@@ -117,11 +125,12 @@ impl Datapath {
                     "the kernel's types do not tell what devices do with frames",
                 ),
             ),
-            (Feature::AggregateMarks, self.try_flag(DECAP_L4_UDP)?),
+            (Feature::AggregateMarks, tried(DECAP_L4_UDP)),
             (Feature::ChangeEvents, watching),
+            (Feature::TokenBuckets, limiting),
         ]
         .map(|(feature, refusal)| Probed { feature, refusal })
-        .into())
+        .into()
     }
 
     /// What the kernel has against a flag of `bpf_skb_adjust_room`.
@@ -155,6 +164,23 @@ impl Datapath {
             )),
         })
     }
+}
+
+/// What is against a feature that was tried. A verifier's answer has a line for each instruction, the first of
+/// which says most.
+fn refusal(tried: Result<Option<String>, DatapathError>) -> Option<String> {
+    let error = match tried {
+        Ok(answer) => return answer,
+        Err(error) => error,
+    };
+    let mut reason = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        reason = format!("{reason}: {next}");
+        cause = next.source();
+    }
+    let first = reason.lines().next().unwrap_or_default();
+    Some(format!("it cannot be tried: {first}"))
 }
 
 /// Whether the kernel has TCX: one that has not does not know what it is asked about.
@@ -200,5 +226,18 @@ mod tests {
     fn the_room_that_is_taken_out_is_there() {
         let needed = ETHERNET_LEN + usize::try_from(PROBE_ROOM).unwrap() + 40;
         assert!(frame(0).len() > needed);
+    }
+
+    #[test]
+    fn what_cannot_be_tried_is_missing() {
+        assert_eq!(refusal(Ok(None)), None);
+        assert_eq!(refusal(Ok(Some("no".into()))), Some("no".into()));
+        let refused = ProgramError::LoadError {
+            io_error: Errno::EACCES.into(),
+            verifier_log: aya_obj::VerifierLog::new("0: R1=ctx()\n1: exit".into()),
+        };
+        let reason = refusal(Err(DatapathError::program(PROBE, "loading")(refused))).unwrap();
+        assert!(reason.contains(PROBE) && !reason.contains('\n'), "{reason}");
+        assert!(reason.contains("Permission denied"), "{reason}");
     }
 }

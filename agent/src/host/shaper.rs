@@ -10,6 +10,8 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, unshare};
 use rtnetlink::packet_core::{DefaultNla, Nla as _};
 use rtnetlink::packet_route::RouteNetlinkMessage as Message;
 use rtnetlink::packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcOption};
@@ -152,6 +154,31 @@ pub fn present(rtnl: &mut Rtnl, devices: &[u32]) -> Result<Vec<Option<Present>>,
     Ok(devices.iter().map(|d| limits.get(d).copied()).collect())
 }
 
+/// What this kernel has against token buckets; none if it has them, or if nobody can try.
+///
+/// It is tried on the loopback of a network namespace that ends with the thread for which it is made.
+#[must_use]
+pub fn refusal() -> Option<String> {
+    const LOOPBACK: u32 = 1;
+    const BUCKET: TokenBucket = TokenBucket {
+        rate: 1 << 20,
+        burst: 1 << 16,
+    };
+    let attempt = || {
+        unshare(CloneFlags::CLONE_NEWNET).ok()?;
+        let error = set(&mut Rtnl::open().ok()?, "lo", LOOPBACK, &BUCKET).err()?;
+        is_unknown(&error)
+            .then(|| "the kernel does not know the queueing discipline tbf".to_owned())
+    };
+    let thread = std::thread::Builder::new().name("netns".into());
+    thread.spawn(attempt).ok()?.join().ok()?
+}
+
+/// Whether the kernel has refused a discipline because it has none of that name (`net/sched/sch_api.c`, `qdisc_create`).
+fn is_unknown(error: &RtnlError) -> bool {
+    error.errno() == Some(Errno::ENOENT as i32)
+}
+
 fn root(ifindex: u32) -> TcMessage {
     let mut message = TcMessage::with_index(ifindex.try_into().unwrap_or(i32::MAX));
     message.header.parent = TcHandle::ROOT;
@@ -255,5 +282,18 @@ mod tests {
                 assert!(!other.is(there[0]) || bucket.queue() == u32::MAX);
             }
         });
+    }
+
+    #[test]
+    fn only_an_unknown_discipline_is_a_missing_one() {
+        let refused = |errno: Errno| RtnlError::Refused {
+            what: String::new(),
+            source: errno.into(),
+        };
+        assert!(is_unknown(&refused(Errno::ENOENT)));
+        assert!(!is_unknown(&refused(Errno::EPERM)));
+        assert!(!is_unknown(&RtnlError::Answer(String::new())));
+        // The tests' machines have it.
+        assert_eq!(refusal(), None);
     }
 }

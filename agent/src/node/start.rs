@@ -20,7 +20,7 @@ use crate::host::nic::{self, Nic};
 use crate::host::preflight::{self, Directories};
 use crate::host::rtnl::Rtnl;
 use crate::host::watch::{Interest, Watch};
-use crate::host::{device, layer3};
+use crate::host::{device, layer3, shaper};
 use crate::pods::{NodeFacts, Pods, RestoreReport};
 use crate::reconcile::desire::{self, OVERLAY};
 use crate::reconcile::ways::Ways;
@@ -103,6 +103,8 @@ pub(super) async fn start(options: Options) -> Result<Started, NodeError> {
             health: Health::Unavailable("the agent is starting".into()),
         }),
     });
+    // Beside the rest: a network namespace takes its time.
+    let limiting = tokio::task::spawn_blocking(shaper::refusal);
     let reconciler = Reconciler::new(&options, Arc::clone(&state), Arc::clone(&pods), interest)?;
     let first = tokio::task::spawn_blocking(move || {
         let mut reconciler = reconciler;
@@ -118,7 +120,8 @@ pub(super) async fn start(options: Options) -> Result<Started, NodeError> {
         Arc::clone(&pods),
         source,
     )?;
-    let features = datapath.features(events.unwatched.clone())?;
+    let limiting = limiting.await.map_err(|_| NodeError::Interrupted)?;
+    let features = datapath.features(events.unwatched.clone(), limiting);
     let _ = state.features.set(report_features(features));
     drop(closed);
     let _ = state.ready.set(Instant::now());

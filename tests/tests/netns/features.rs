@@ -9,7 +9,7 @@ fn status_and_log_tell_what_the_kernel_can_do() {
         let node = &cluster.nodes[0];
         let status = node.oxlan_json("status --features")?;
         let features = status["features"].as_array().context("a list")?;
-        ensure!(features.len() == 5, "{features:?}");
+        ensure!(features.len() == 6, "{features:?}");
         let (table, log) = (node.oxlan("status --features")?, node.log());
         for feature in features {
             let name = feature["name"].as_str().context("a name")?;

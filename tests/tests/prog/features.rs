@@ -2,6 +2,7 @@
 
 use aya::util::KernelVersion;
 use oxlan::datapath::{Feature, Probed};
+use oxlan::host::shaper;
 use oxlan_tests::fact::tell;
 
 use crate::world::World;
@@ -19,7 +20,7 @@ const SINCE: [(Feature, (u8, u8)); 4] = [
 fn features_are_found_by_trying() {
     let Some(world) = World::empty() else { return };
     let now = KernelVersion::current().unwrap();
-    let probed = world.datapath.features(None).unwrap();
+    let probed = world.datapath.features(None, None);
     for (feature, (major, minor)) in SINCE {
         let found = of(&probed, feature);
         let expected = now >= KernelVersion::new(major, minor, 0);
@@ -32,7 +33,8 @@ fn features_are_found_by_trying() {
 async fn all_are_told() {
     let Some(world) = World::empty() else { return };
     let unwatched = world.datapath.watch_changes().err().map(|e| e.to_string());
-    let probed = world.datapath.features(unwatched.clone()).unwrap();
+    let unlimited = shaper::refusal();
+    let probed = world.datapath.features(unwatched.clone(), unlimited);
     assert_eq!(of(&probed, Feature::ChangeEvents).refusal, unwatched);
     for Probed { feature, refusal } in &probed {
         let state = if refusal.is_none() { "yes" } else { "no" };
