@@ -21,15 +21,20 @@ async fn every_program_leaves_room() {
         let info = ProgramInfo::from_pin(world.program_pin(program)).unwrap();
         check(program.name(), &info);
     }
+    // What is tried out is loaded for that.
+    let _ = world.datapath.features(None, None);
+    check("probe_room", &loaded("probe_room"));
     let Ok(_watcher) = world.datapath.watch_changes() else {
         return;
     };
-    let watch = "watch_bpf";
+    check("watch_bpf", &loaded("watch_bpf"));
+}
+
+/// The program of that name that was loaded last.
+fn loaded(name: &str) -> ProgramInfo {
     let infos = loaded_programs().filter_map(Result::ok);
-    let found = infos
-        .filter(|info| info.name_as_str() == Some(watch))
-        .last();
-    check(watch, &found.expect("it is loaded"));
+    let found = infos.filter(|info| info.name_as_str() == Some(name)).last();
+    found.expect("it is loaded")
 }
 
 fn check(program: &str, info: &ProgramInfo) {

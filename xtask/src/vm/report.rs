@@ -20,8 +20,8 @@ pub(super) struct Outcome {
     groups: Vec<Sums>,
     /// What tests found out about the kernel.
     facts: Vec<String>,
-    /// Why the machine is not to be trusted, though no test failed.
-    trouble: Option<String>,
+    /// What is wrong though no test failed.
+    troubles: Vec<String>,
 }
 
 /// What happened to the tests of one group.
@@ -53,7 +53,7 @@ impl Outcome {
             release: release.to_owned(),
             groups: Vec::new(),
             facts: Vec::new(),
-            trouble: None,
+            troubles: Vec::new(),
         }
     }
 
@@ -89,8 +89,13 @@ impl Outcome {
     /// The machine did not say that all was well.
     pub(super) fn ended_early(&mut self, why: &str) {
         if self.groups.iter().all(|sums| sums.failed == 0) {
-            self.trouble = Some(why.to_owned());
+            self.troubles.push(why.to_owned());
         }
+    }
+
+    /// What tests found out is not what is written.
+    pub(super) fn disagrees(&mut self, objections: Vec<String>) {
+        self.troubles.extend(objections);
     }
 
     /// As `uname -r` says.
@@ -125,10 +130,10 @@ impl Outcome {
             .is_some_and(|sums| sums.passed + sums.failed > 0)
     }
 
-    /// Tests that passed and failed; a machine that is not to be trusted counts as a failure.
+    /// Tests that passed and failed; whatever else is wrong counts as a failure.
     fn totals(&self) -> (u32, u32) {
-        let trouble = u32::from(self.trouble.is_some());
-        self.groups.iter().fold((0, trouble), |(p, f), sums| {
+        let troubles = u32::try_from(self.troubles.len()).unwrap_or(u32::MAX);
+        self.groups.iter().fold((0, troubles), |(p, f), sums| {
             (p + sums.really_passed(), f + sums.failed)
         })
     }
@@ -260,7 +265,7 @@ impl Report {
                     text.push_str(&format!("failed on {kernel}, {group}: {failure}\n"));
                 }
             }
-            if let Some(trouble) = &outcome.trouble {
+            for trouble in &outcome.troubles {
                 text.push_str(&format!("failed on {kernel}: {trouble}\n"));
             }
         }

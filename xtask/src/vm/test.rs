@@ -13,7 +13,7 @@ use super::accelerator::Accelerator;
 use super::kernel::{self, Kernel};
 use super::machine::Machine;
 use super::report::{Outcome, Report};
-use super::{Suite, console, initramfs};
+use super::{Suite, console, initramfs, kernels};
 use crate::exec::{exec, output};
 use crate::lack::Lack;
 use crate::test::netns_targets;
@@ -293,6 +293,10 @@ fn try_kernel(ready: &Ready, plan: &Plan, accelerator: Accelerator, several: boo
         .command()
         .and_then(|command| console::run(command, &prefix, |line| outcome.read(line)));
     match ended {
+        // All programs were tried, so all is told that docs/KERNELS.md is about.
+        Ok(_) if machine.is_done() && plan.tests.is_empty() => {
+            outcome.disagrees(kernels::objections(&outcome));
+        }
         Ok(_) if machine.is_done() => {}
         Ok(status) => outcome.ended_early(&format!("it did not come to its end ({status})")),
         Err(error) => outcome.ended_early(&format!("{error:#}")),
