@@ -12,9 +12,12 @@ mount -t bpf bpf /sys/fs/bpf
 mount -t cgroup2 cgroup /sys/fs/cgroup
 ip link set lo up
 
+# What a kernel says that is not well, of itself or of a device that has too few queues for XDP.
+export COMPLAINTS='BUG:|WARNING:|Oops|Call Trace|general protection|slower locked tx mode'
+
 # Says that everything was run, unless the kernel complained meanwhile, and switches off.
 finish() {
-    if dmesg | grep -E 'BUG:|WARNING:|Oops|Call Trace|general protection'; then
+    if dmesg | grep -E "$COMPLAINTS"; then
         echo 'the kernel complained'
         dmesg | tail -n 60
     elif [ -z "$failed" ]; then

@@ -1,4 +1,5 @@
-//! What must hold in the cluster: every pod reaches every pod, by XDP, before and after a machine lost its power.
+//! What must hold in the cluster: every pod reaches every pod, by XDP, before and after agents were killed and a
+//! machine lost its power, and no kernel complains.
 
 use std::time::{Duration, Instant};
 
@@ -7,18 +8,19 @@ use serde_json::Value;
 
 use super::channel::Channel;
 use super::guest::Guest;
+use super::succession;
 use super::wire::Wire;
 
 /// The machine that is switched off.
 const VICTIM: usize = 2;
 
 /// A machine that runs, and its pod.
-struct Node {
-    name: String,
-    number: u8,
-    channel: Channel,
+pub(super) struct Node {
+    pub(super) name: String,
+    pub(super) number: u8,
+    pub(super) channel: Channel,
     /// The pod's addresses, IPv4 first.
-    pod: Vec<String>,
+    pub(super) pod: Vec<String>,
 }
 
 /// The checks, in their order; fails at the first that does not hold.
@@ -36,6 +38,10 @@ pub(super) fn run(guests: &mut [Guest<'_>], wire: &mut Wire, slowness: u32) -> R
     see_all(&mut nodes)?;
     see_xdp(&mut nodes)?;
 
+    println!("\n==> agents are killed while pods talk");
+    succession::see(&mut nodes, limit, slowness)?;
+    see_kernels(&mut nodes)?;
+
     let (victim, number) = (VICTIM, nodes.get(VICTIM).context("no third node")?.number);
     println!("\n==> node-{number} loses its power");
     wire.cut_power(number)?;
@@ -48,7 +54,8 @@ pub(super) fn run(guests: &mut [Guest<'_>], wire: &mut Wire, slowness: u32) -> R
     nodes.push(Node::join(guest, channel, limit)?);
     see_all(&mut nodes)?;
     see_xdp(&mut nodes)?;
-    println!("\nall reach all");
+    see_kernels(&mut nodes)?;
+    println!("\nall reach all, and no kernel complains");
     Ok(())
 }
 
@@ -75,19 +82,7 @@ impl Node {
             pod: Vec::new(),
         };
         node.channel.greet()?;
-        let began = Instant::now();
-        let status = loop {
-            let (text, succeeded) = node.channel.run("oxlan status --output json")?;
-            let status = serde_json::from_str::<Value>(&text).unwrap_or_default();
-            if succeeded && status["health"]["state"] == "ready" {
-                break status;
-            }
-            if began.elapsed() > limit {
-                let log = node.channel.expect("tail -n 20 /run/agent.log")?;
-                anyhow::bail!("the agent of {} is not ready: {text}\n{log}", node.name);
-            }
-            std::thread::sleep(Duration::from_millis(500));
-        };
+        let status = node.wait_ready(limit)?;
         ensure!(
             status["pods"] == 0,
             "{} has pods of a former life: {status}",
@@ -104,6 +99,23 @@ impl Node {
         let result = node.channel.expect(&format!("attach {pod}"))?;
         node.pod = addresses(&result).with_context(|| format!("the plugin answered {result}"))?;
         Ok(node)
+    }
+
+    /// Waits until an agent is ready; returns its status.
+    pub(super) fn wait_ready(&mut self, limit: Duration) -> Result<Value> {
+        let began = Instant::now();
+        loop {
+            let (text, succeeded) = self.channel.run("oxlan status --output json")?;
+            let status = serde_json::from_str::<Value>(&text).unwrap_or_default();
+            if succeeded && status["health"]["state"] == "ready" {
+                return Ok(status);
+            }
+            if began.elapsed() > limit {
+                let log = self.channel.expect("tail -n 20 /run/agent.log")?;
+                anyhow::bail!("the agent of {} is not ready: {text}\n{log}", self.name);
+            }
+            std::thread::sleep(Duration::from_millis(500));
+        }
     }
 
     /// Which addresses its pod reaches, in their order.
@@ -168,6 +180,19 @@ fn see_xdp(nodes: &mut [Node]) -> Result<()> {
         ensure!(
             *used == true && packets > 0,
             "{} does without XDP: {status}",
+            node.name
+        );
+    }
+    Ok(())
+}
+
+/// No kernel has complained, by an oops or of too few queues for XDP.
+fn see_kernels(nodes: &mut [Node]) -> Result<()> {
+    for node in nodes {
+        let (complaints, found) = node.channel.run("dmesg | grep -E \"$COMPLAINTS\"")?;
+        ensure!(
+            !found,
+            "the kernel of {} complains: {complaints}",
             node.name
         );
     }

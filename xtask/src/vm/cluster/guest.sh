@@ -44,7 +44,19 @@ for address; do
     fi
 done
 END
-chmod 755 /run/vm/attach /run/vm/reach
+# stream NAME ADDRESS SECONDS: numbered datagrams, in the background. A hundred a second, with room for some seconds'
+# worth, because an emulated processor that loads programs lets the receiver wait.
+echo 4194304 > /proc/sys/net/core/rmem_max
+cat > /run/vm/stream <<'END'
+#!/bin/sh
+nsenter "--net=/run/netns/$1" iperf3 --client "$2" --udp --length 200 --bitrate 160K --window 1M --time "$3" --interval 0 --json >/run/stream 2>&1 &
+END
+# streamed: what became of them, once they all were sent.
+cat > /run/vm/streamed <<'END'
+#!/bin/sh
+cat /run/stream
+END
+chmod 755 /run/vm/attach /run/vm/reach /run/vm/stream /run/vm/streamed
 
 # A shell for `cargo xtask vm ssh`.
 (while :; do

@@ -1,10 +1,11 @@
 //! `cargo xtask vm cluster`: three machines with different kernels on one link, an agent on each, as
-//! on real hosts; pods reach each other, also after a machine has lost its power.
+//! on real hosts; pods reach each other, also while agents are killed and after a machine has lost its power.
 
 mod channel;
 mod checks;
 mod guest;
 mod shell;
+mod succession;
 mod wire;
 
 use std::path::PathBuf;
