@@ -25,8 +25,10 @@ pub fn transfer(client: End<'_>, server: End<'_>, bytes: usize) -> Result<IpAddr
 }
 
 fn one_way(from: &mut TcpStream, to: &mut TcpStream, bytes: usize) -> Result<()> {
+    // Before anybody waits for it: on an emulated processor it takes longer than a packet may.
+    let data: Vec<u8> = (0..bytes).map(pattern).collect();
     std::thread::scope(|scope| {
-        let sender = scope.spawn(move || send(from, bytes));
+        let sender = scope.spawn(move || send(from, &data));
         receive(to, bytes)?;
         sender
             .join()
@@ -34,9 +36,8 @@ fn one_way(from: &mut TcpStream, to: &mut TcpStream, bytes: usize) -> Result<()>
     })
 }
 
-fn send(stream: &mut TcpStream, bytes: usize) -> Result<()> {
-    let data: Vec<u8> = (0..bytes).map(pattern).collect();
-    stream.write_all(&data).context("sending stalled")?;
+fn send(stream: &mut TcpStream, data: &[u8]) -> Result<()> {
+    stream.write_all(data).context("sending stalled")?;
     stream.shutdown(Shutdown::Write)?;
     Ok(())
 }
