@@ -39,8 +39,7 @@ impl Channel {
         let answer = self
             .line()
             .with_context(|| format!("no answer to `{line}`"))?;
-        let (status, text) = answer.split_once(' ').context("no status")?;
-        Ok((text.replace(LINE_END, "\n"), status == "0"))
+        Ok(read(&answer))
     }
 
     /// The same for what has to succeed.
@@ -55,5 +54,28 @@ impl Channel {
         let read = self.reader.read_line(&mut line)?;
         ensure!(read > 0, "the machine was switched off");
         Ok(line.trim_end().to_owned())
+    }
+}
+
+/// What was printed, and whether the status is that of success. Without a word there is the status alone.
+fn read(answer: &str) -> (String, bool) {
+    let (status, text) = answer.split_once(' ').unwrap_or((answer, ""));
+    (text.replace(LINE_END, "\n"), status == "0")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_a_status_and_what_was_printed() {
+        for (answer, printed, succeeded) in [
+            ("0 two\u{1}lines", "two\nlines", true),
+            ("0", "", true),
+            ("1", "", false),
+            ("127 not found", "not found", false),
+        ] {
+            assert_eq!(read(answer), (printed.to_owned(), succeeded));
+        }
     }
 }

@@ -46,7 +46,8 @@ done
 END
 # stream NAME ADDRESS SECONDS: numbered datagrams, in the background. A hundred a second, with room for some seconds'
 # worth, because an emulated processor that loads programs lets the receiver wait.
-echo 4194304 > /proc/sys/net/core/rmem_max
+# iperf3 gives both sides the same.
+for side in rmem wmem; do echo 4194304 > /proc/sys/net/core/${side}_max; done
 cat > /run/vm/stream <<'END'
 #!/bin/sh
 nsenter "--net=/run/netns/$1" iperf3 --client "$2" --udp --length 200 --bitrate 160K --window 1M --time "$3" --interval 0 --json >/run/stream 2>&1 &

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::checks::Node;
 
 /// How long datagrams are sent, on a machine that is not slow: longer than agents need to come back.
-const STREAM: Duration = Duration::from_secs(20);
+const STREAM: Duration = Duration::from_secs(30);
 
 /// What became of a stream, as iperf3 tells.
 #[derive(Debug, PartialEq, Eq)]
