@@ -16,6 +16,9 @@ pub const HEADERS: usize = 50 + 14 + 20;
 /// The address that the program which only looks up looks up.
 pub const LOOKED_UP: Addr = Addr::from_v4([10, 128, 0, 1]);
 
+/// Sets of next hops in the map that the program which chooses one looks into, numbered from 1 on.
+pub const HOP_SETS: u32 = 128;
+
 /// A pod, keyed by its IPv4 address.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]

@@ -99,6 +99,15 @@ fn xdp_call(ctx: XdpContext) -> u32 {
     xdp_action::XDP_ABORTED
 }
 
+/// The same frame for the kernel, which makes a packet of it.
+#[xdp(frags)]
+fn xdp_pass(ctx: XdpContext) -> u32 {
+    match restore(&ctx) {
+        Some(()) => xdp_action::XDP_PASS,
+        None => xdp_action::XDP_ABORTED,
+    }
+}
+
 /// Makes a frame what it was: the kernel uses a live frame again, with what programs have written into it.
 #[inline(always)]
 fn restore(ctx: &XdpContext) -> Option<()> {

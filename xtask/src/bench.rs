@@ -25,6 +25,9 @@ pub(crate) struct Arguments {
     /// Put tables and plots into docs/BENCHMARKS.md and docs/bench
     #[arg(long, conflicts_with = "only")]
     write: bool,
+    /// Measure nothing, but print where the time goes between nodes, by perf where that works
+    #[arg(long, conflicts_with_all = ["quick", "only", "json", "write"])]
+    profile: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -48,6 +51,9 @@ pub(crate) fn command(arguments: &Arguments) -> Result<()> {
                 .args(package),
         )?;
     }
+    if arguments.profile {
+        return profile();
+    }
     let results = workspace::target().join("bench");
     measure(arguments, &results)?;
     println!("results: {}", results.display());
@@ -60,14 +66,26 @@ pub(crate) fn command(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-fn measure(arguments: &Arguments, results: &Path) -> Result<()> {
+fn profile() -> Result<()> {
+    if let Err(error) = setup::ensure_profiler() {
+        eprintln!("without perf: {error:#}");
+    }
+    exec(&mut as_root(&program(), &["--profile"])?)
+}
+
+/// The program that measures.
+fn program() -> String {
     let program = workspace::target().join("release/bench");
-    let [program, directory] = [&program, results].map(|path| path.to_string_lossy());
+    program.to_string_lossy().into_owned()
+}
+
+fn measure(arguments: &Arguments, results: &Path) -> Result<()> {
+    let directory = results.to_string_lossy();
     let only: Vec<String> = arguments.only.iter().map(|group| group.key()).collect();
     let mut words = vec![&*directory];
     words.extend(arguments.quick.then_some("--quick"));
     words.extend(only.iter().flat_map(|group| ["--only", group]));
-    exec(&mut as_root(&program, &words)?)
+    exec(&mut as_root(&program(), &words)?)
 }
 
 impl Group {

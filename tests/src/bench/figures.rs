@@ -19,6 +19,7 @@ pub(super) enum Measure {
     AddAtOnce,
     DeleteAtOnce,
     Start,
+    Load,
     Change,
     Converge,
     Event,
@@ -56,6 +57,7 @@ impl Measure {
         Self::AddAtOnce,
         Self::DeleteAtOnce,
         Self::Start,
+        Self::Load,
         Self::Change,
         Self::Converge,
         Self::Event,
@@ -126,6 +128,12 @@ impl Measure {
             Self::Start => About::less(
                 "start",
                 "start of the agent's process until a pod's packet is on the wire",
+                "ms",
+                0,
+            ),
+            Self::Load => About::less(
+                "load",
+                "growth of the cluster file from 2 nodes until all are in the map",
                 "ms",
                 0,
             ),

@@ -7,6 +7,7 @@ mod control;
 mod effort;
 mod figures;
 mod loads;
+mod profile;
 mod programs;
 mod report;
 mod systems;
@@ -14,6 +15,7 @@ mod systems;
 use anyhow::Result;
 
 pub use effort::{Effort, Group};
+pub use profile::profile;
 pub use report::Report;
 
 /// Hears what is being done.

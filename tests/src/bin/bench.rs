@@ -10,8 +10,13 @@ const PLOTS: &str = "bench";
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (effort, groups, directory) = parse(&arguments)?;
     ensure!(nix::unistd::geteuid().is_root(), "this needs root");
+    if arguments == ["--profile"] {
+        let text = bench::profile(Effort::Full, &mut |text| eprintln!("{text}"))?;
+        println!("{text}");
+        return Ok(());
+    }
+    let (effort, groups, directory) = parse(&arguments)?;
     let report = bench::run(effort, &groups, &mut |text| eprintln!("{text}"))?;
     let directory = Path::new(directory);
     write(directory, "bench.json", &format!("{:#}\n", report.json()))?;
@@ -21,7 +26,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// `[--quick | --smoke] [--only GROUP]... DIRECTORY`
+/// `--profile`, which `main` has seen to, or `[--quick | --smoke] [--only GROUP]... DIRECTORY`
 fn parse(arguments: &[String]) -> Result<(Effort, Vec<Group>, &str)> {
     let mut effort = Effort::Full;
     let mut groups = Vec::new();

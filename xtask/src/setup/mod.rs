@@ -104,6 +104,12 @@ pub(crate) fn ensure_arm_compiler() -> Result<()> {
     packages::ensure_arm_compiler().map(drop)
 }
 
+/// Ensures that there is perf.
+pub(crate) fn ensure_profiler() -> Result<()> {
+    let _lock = lock()?;
+    packages::ensure_profiler().map(drop)
+}
+
 /// Ensures only that everything can be built.
 pub(crate) fn ensure_build() -> Result<()> {
     let _lock = lock()?;

@@ -64,6 +64,9 @@ const ARM_COMPILER: [Program; 2] = [
     ),
 ];
 
+/// What only `bench --profile` needs.
+const PROFILER: [Program; 1] = [("perf", &["linux-perf", "linux-tools-generic"])];
+
 type Program = (&'static str, &'static [&'static str]);
 
 pub(super) fn ensure() -> Result<Outcome> {
@@ -84,6 +87,10 @@ pub(super) fn ensure_vagrant() -> Result<Outcome> {
 
 pub(super) fn ensure_arm_compiler() -> Result<Outcome> {
     ensure_programs(&ARM_COMPILER)
+}
+
+pub(super) fn ensure_profiler() -> Result<Outcome> {
+    ensure_programs(&PROFILER)
 }
 
 fn ensure_programs(programs: &[Program]) -> Result<Outcome> {

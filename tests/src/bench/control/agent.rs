@@ -31,9 +31,15 @@ const EVERY: Duration = Duration::from_micros(500);
 /// Time in which a packet that is still on its way arrives.
 const SETTLED: Duration = Duration::from_millis(200);
 
+/// Nodes of the small cluster.
+const SMALL: u16 = 2;
+
+/// `ROUTES` as the agent has pinned it.
+type Routes = HashMap<MapData, RouteKey, RouteValue>;
+
 /// The small cluster among the figures.
 pub(in crate::bench) fn small() -> String {
-    format!("{OXLAN}, 2 nodes")
+    format!("{OXLAN}, {SMALL} nodes")
 }
 
 /// The large one.
@@ -46,7 +52,7 @@ pub(super) fn measure(
     figures: &mut Figures,
     progress: &mut Progress<'_>,
 ) -> Result<()> {
-    for (nodes, subject) in [(2, small()), (effort.nodes(), large(effort))] {
+    for (nodes, subject) in [(SMALL, small()), (effort.nodes(), large(effort))] {
         let site = Site::start(nodes)?;
         for _ in 0..effort.control_rounds() {
             let start = site.restart()?;
@@ -54,6 +60,15 @@ pub(super) fn measure(
                 "{subject}: forwards {start:.0} ms after its start"
             ));
             figures.add(Measure::Start, &subject, start);
+        }
+        if nodes > SMALL {
+            for _ in 0..effort.control_rounds() {
+                let load = site.load()?;
+                progress(&format!(
+                    "{subject}: a running agent loads them in {load:.0} ms"
+                ));
+                figures.add(Measure::Load, &subject, load);
+            }
         }
         for number in 0..effort.changes() {
             let change = site.change(number)?;
@@ -157,26 +172,52 @@ impl Site {
 
     /// Gives the last node another VTEP; milliseconds until the programs know it.
     fn change(&self, number: usize) -> Result<f64> {
-        let routes = self.node.dirs.bpf.join("maps/routes");
-        let map = Map::from_map_data(MapData::from_pin(routes)?)?;
-        let routes: HashMap<MapData, RouteKey, RouteValue> = map.try_into()?;
-        let key = RouteKey {
-            prefix: Addr::from(prefix(self.nodes)),
-            prefix_len: 96 + 24,
-        };
+        let (routes, key) = (self.routes()?, route_key(self.nodes));
         let serial = u8::try_from(number % 250)? + 1;
         write_cluster(&self.file, self.nodes, serial)?;
+        let changed = || Ok(routes.get(&key, 0)?.mac == Mac::new(vtep(serial)));
+        self.time_until("the change of a node", changed)
+    }
+
+    /// Lets the file grow from the smallest cluster; milliseconds until the programs know every node.
+    fn load(&self) -> Result<f64> {
+        let routes = self.routes()?;
+        let has = |number| routes.get(&route_key(number), 0).is_ok();
+        write_cluster(&self.file, SMALL, 0)?;
+        self.time_until("the small cluster", || Ok(!has(self.nodes)))?;
+        write_cluster(&self.file, self.nodes, 0)?;
+        let mut known = 1;
+        self.time_until("the large cluster", || {
+            while known < self.nodes && has(known + 1) {
+                known += 1;
+            }
+            Ok(known == self.nodes)
+        })
+    }
+
+    fn routes(&self) -> Result<Routes> {
+        let routes = self.node.dirs.bpf.join("maps/routes");
+        let map = Map::from_map_data(MapData::from_pin(routes)?)?;
+        map.try_into().context("ROUTES is no hash map")
+    }
+
+    /// Milliseconds until the programs' map is so.
+    fn time_until(&self, what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<f64> {
         let start = Instant::now();
         while start.elapsed() < SOON {
-            if routes.get(&key, 0)?.mac == Mac::new(vtep(serial)) {
+            if is_so()? {
                 return Ok(start.elapsed().as_secs_f64() * 1e3);
             }
             std::thread::sleep(Duration::from_micros(200));
         }
-        bail!(
-            "the change of a node did not come into the map: {}",
-            self.node.log()
-        )
+        bail!("{what} did not come into the map: {}", self.node.log())
+    }
+}
+
+fn route_key(node: u16) -> RouteKey {
+    RouteKey {
+        prefix: Addr::from(prefix(node)),
+        prefix_len: 96 + 24,
     }
 }
 

@@ -12,16 +12,14 @@ use aya::maps::{Array, ProgramArray};
 use aya::programs::xdp::XdpMode;
 use aya::programs::{TestRun as _, TestRunAttrs, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use aya_obj::programs::XdpAttachType;
 use oxlan::datapath::Program;
 use oxlan_common::bench::HEADERS;
-use oxlan_common::counters::Verdict;
+use oxlan_common::counters::{DropReason, Verdict};
 
 use super::super::figures::{Figures, Measure};
 use super::super::{Effort, Progress};
-use super::branches;
 use super::node::{self, TestNode};
-use super::{SIZES, pin_to_one_cpu};
+use super::{SIZES, Way, frames, pin_to_one_cpu};
 use crate::binaries::bench_object;
 use crate::netns::Netns;
 use crate::scope::Scope;
@@ -29,6 +27,9 @@ use crate::scope::Scope;
 /// The bare redirection among the figures, and ours: decapsulate, and deliver to a pod.
 pub(in crate::bench) const REDIRECT: &str = "bare XDP_REDIRECT";
 pub(in crate::bench) const UPLINK: &str = "xdp_uplink of oxlan: to a pod";
+/// Forged VXLAN refused by XDP, and by TC, for which the kernel makes a packet of each frame.
+pub(in crate::bench) const DROP: &str = "xdp_uplink of oxlan: drop, VXLAN of a stranger";
+pub(in crate::bench) const DROP_BY_TC: &str = "from_uplink of oxlan: drop, VXLAN of a stranger";
 
 /// Frames per batch, as many as NAPI takes at a time.
 const BATCH: u32 = 64;
@@ -50,24 +51,51 @@ pub(super) fn measure(
     ])?;
     pod.run("ip link set p-pod0 up")?;
     let _end = pod.inside(end)?;
-    let frame = branches::live(SIZES[0]);
-    let ours = TestNode::start(&scope.bpf_dir().join("live"), SIZES[0])?;
-    let programs = load(&ours, &frame)?;
+    let pins = scope.bpf_dir().join("live");
+    let ours = TestNode::start(&pins, SIZES[0])?;
+    node.inside(|| ours.attach(Program::FromUplink, "eth0", node::UPLINK))?;
+    let mut programs = load(&ours)?;
     // The first round only warms up.
     for round in 0..=effort.rounds() {
-        for (program, subject) in [("xdp_redirect", REDIRECT), ("xdp_call", UPLINK)] {
-            let rate = rate(&node, &programs, program, &frame, effort.frames())?;
+        for (program, frame, subject) in cases() {
+            let rate = rate(&node, &mut programs, program, &frame, effort.frames())?;
             if round > 0 {
                 progress(&format!("{subject}: {rate:.0} kpps"));
                 figures.add(Measure::LiveFrames, subject, rate);
             }
         }
     }
-    let all = u64::from(effort.frames()) * (effort.rounds() as u64 + 1);
-    let redirected = ours.counted(Verdict::FromVtepXdp)?;
+    check(
+        &ours,
+        u64::from(effort.frames()) * (effort.rounds() as u64 + 1),
+    )
+}
+
+/// Program, frame, and what it is called.
+fn cases() -> [(&'static str, Vec<u8>, &'static str); 4] {
+    let first = |frames: Vec<Vec<u8>>| frames.into_iter().next().unwrap_or_default();
+    let right = first(frames::received(SIZES[0], Way::Vxlan, false));
+    let forged = first(frames::from_stranger(SIZES[0]));
+    [
+        ("xdp_redirect", right.clone(), REDIRECT),
+        ("xdp_call", right, UPLINK),
+        ("xdp_call", forged.clone(), DROP),
+        ("xdp_pass", forged, DROP_BY_TC),
+    ]
+}
+
+/// Fails unless so many frames of each kind were delivered or dropped.
+fn check(node: &TestNode, frames: u64) -> Result<()> {
+    let delivered = node.counted(Some(Verdict::FromVtepXdp.slot()))?;
     ensure!(
-        redirected == all,
-        "{redirected} of {all} frames were delivered"
+        delivered == frames,
+        "{delivered} of {frames} frames were delivered"
+    );
+    let dropped = node.counted(Some(DropReason::UnknownVtep.slot()))?;
+    ensure!(
+        dropped == 2 * frames,
+        "{dropped} of {} frames were dropped",
+        2 * frames
     );
     Ok(())
 }
@@ -82,20 +110,14 @@ fn end() -> Result<Ebpf> {
 }
 
 /// The benchmark's programs, of which `xdp_call` ends with that of the agent.
-fn load(node: &TestNode, frame: &[u8]) -> Result<Ebpf> {
+fn load(node: &TestNode) -> Result<Ebpf> {
     let mut loader = EbpfLoader::new();
     loader.override_global("DEVICE", &node::POD, true);
     let mut ebpf = loader.load(&bench_object()?)?;
-    for name in ["xdp_redirect", "xdp_call"] {
+    for name in ["xdp_redirect", "xdp_call", "xdp_pass"] {
         xdp(&mut ebpf, name)?.load()?;
     }
-    let headers: [u8; HEADERS] = frame[..HEADERS].try_into()?;
-    let mut before: Array<_, [u8; HEADERS]> = ebpf
-        .map_mut("HEADERS_BEFORE")
-        .context("no map")?
-        .try_into()?;
-    before.set(0, headers, 0)?;
-    let ours = Xdp::from_pin(node.pin(Program::XdpUplink), XdpAttachType::Interface)?;
+    let ours = node.xdp()?;
     let mut program: ProgramArray<_> = ebpf.map_mut("PROGRAM").context("no map")?.try_into()?;
     program.set(0, ours.fd()?, 0)?;
     Ok(ebpf)
@@ -109,7 +131,10 @@ fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
 }
 
 /// Thousand frames per second.
-fn rate(node: &Netns, ebpf: &Ebpf, name: &str, frame: &[u8], frames: u32) -> Result<f64> {
+fn rate(node: &Netns, ebpf: &mut Ebpf, name: &str, frame: &[u8], frames: u32) -> Result<f64> {
+    let headers: [u8; HEADERS] = frame[..HEADERS].try_into()?;
+    let before = ebpf.map_mut("HEADERS_BEFORE").context("no map")?;
+    Array::<_, [u8; HEADERS]>::try_from(before)?.set(0, headers, 0)?;
     let program: &Xdp = ebpf
         .program(name)
         .with_context(|| format!("no program {name}"))?

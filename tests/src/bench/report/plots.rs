@@ -1,4 +1,4 @@
-//! Plots as SVG: bars of medians with their range, and lines over sizes for programs.
+//! Plots as SVG: bars of medians with their range; for programs, bars of the largest cluster with the range over all sizes.
 
 use std::path::Path;
 
@@ -6,15 +6,19 @@ use anyhow::{Result, anyhow};
 use plotters::prelude::*;
 
 use super::super::figures::{Figures, Measure, Spread};
-use super::super::programs::{SIZES, subject};
+use super::super::programs::{SIZES, forwards, subject};
 use super::super::systems::System;
 use super::tables::branches;
 
-const WIDTH: u32 = 760;
+const WIDTH: u32 = 800;
 /// Height of a bar with its gap, and of what is above and below all bars, pixels.
 const ROW: u32 = 28;
 const FRAME: u32 = 80;
-const LABELS: u32 = 290;
+const LABELS: u32 = 330;
+
+/// Colours of what is ours, and of what it is compared with.
+const OURS: RGBColor = RGBColor(0xc4, 0x4e, 0x1c);
+const OTHERS: RGBColor = RGBColor(0x8a, 0x9b, 0xa8);
 
 /// One bar.
 struct Bar {
@@ -26,12 +30,12 @@ struct Bar {
 /// Plots one measure into `directory`, named after its key.
 pub(super) fn write(measure: Measure, figures: &Figures, directory: &Path) -> Result<()> {
     let file = directory.join(format!("{}.svg", measure.about().key));
-    let drawn = if measure == Measure::ProgramTime {
-        lines(figures, &file)
+    let all = if measure == Measure::ProgramTime {
+        bars_of_programs(figures)
     } else {
-        bars(measure, &bars_of(measure, figures), &file)
+        bars_of(measure, figures)
     };
-    drawn.map_err(|error| anyhow!("{}: {error}", file.display()))
+    bars(measure, &all, &file).map_err(|error| anyhow!("{}: {error}", file.display()))
 }
 
 fn bars_of(measure: Measure, figures: &Figures) -> Vec<Bar> {
@@ -49,13 +53,30 @@ fn bars_of(measure: Measure, figures: &Figures) -> Vec<Bar> {
                 }),
                 spread: Spread::of(&entry.values)?,
                 color: if entry.subject.contains("oxlan") {
-                    RGBColor(0xc4, 0x4e, 0x1c)
+                    OURS
                 } else {
-                    RGBColor(0x8a, 0x9b, 0xa8)
+                    OTHERS
                 },
             })
         })
         .collect()
+}
+
+/// Bars of the branches: those that forward stand out.
+fn bars_of_programs(figures: &Figures) -> Vec<Bar> {
+    let bar = |branch: String| {
+        let times = SIZES.map(|size| figures.median(Measure::ProgramTime, &subject(&branch, size)));
+        let times: Vec<f64> = times.into_iter().flatten().collect();
+        Some(Bar {
+            spread: Spread {
+                median: *times.last()?,
+                ..Spread::of(&times)?
+            },
+            color: if forwards(&branch) { OURS } else { OTHERS },
+            label: branch,
+        })
+    };
+    branches(figures).into_iter().filter_map(bar).collect()
 }
 
 type Drawn = Result<(), Box<dyn std::error::Error>>;
@@ -104,56 +125,6 @@ fn bars(measure: Measure, bars: &[Bar], file: &Path) -> Drawn {
         chart.draw_series([PathElement::new(range, BLACK)])?;
         chart.draw_series([Text::new(text, (max, middle + 0.2), ("sans-serif", 12))])?;
     }
-    area.present()?;
-    Ok(())
-}
-
-/// Time of each branch over the number of pods.
-fn lines(figures: &Figures, file: &Path) -> Drawn {
-    let about = Measure::ProgramTime.about();
-    let area = SVGBackend::new(file, (WIDTH, 420)).into_drawing_area();
-    area.fill(&WHITE)?;
-    let branches: Vec<(String, Vec<(f64, f64)>)> = branches(figures)
-        .into_iter()
-        .map(|branch| {
-            let points = SIZES.into_iter().filter_map(|size| {
-                let time = figures.median(Measure::ProgramTime, &subject(&branch, size))?;
-                Some((f64::from(size.pods), time))
-            });
-            let points = points.collect();
-            (branch, points)
-        })
-        .collect();
-    let points = branches.iter().flat_map(|(_, points)| points);
-    let most = points.map(|(_, time)| *time).fold(1.0, f64::max);
-    let mut chart = ChartBuilder::on(&area)
-        .caption(
-            format!("{}, {}", about.title, about.unit),
-            ("sans-serif", 15),
-        )
-        .margin(15)
-        .set_label_area_size(LabelAreaPosition::Left, 50)
-        .set_label_area_size(LabelAreaPosition::Bottom, 40)
-        .build_cartesian_2d((5.0..200_000.0_f64).log_scale(), 0.0..most * 1.9)?;
-    chart
-        .configure_mesh()
-        .x_desc("pods of the node")
-        .y_desc(about.unit)
-        .x_label_formatter(&|pods| format!("{pods:.0}"))
-        .draw()?;
-    for (at, (branch, points)) in branches.iter().enumerate() {
-        let color = Palette99::pick(at).to_rgba();
-        chart
-            .draw_series(LineSeries::new(points.clone(), color.stroke_width(2)).point_size(3))?
-            .label(branch.clone())
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 15, y)], color));
-    }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .background_style(WHITE.mix(0.8))
-        .border_style(BLACK)
-        .draw()?;
     area.present()?;
     Ok(())
 }

@@ -63,7 +63,10 @@ pub(super) fn programs(figures: &Figures, plots: Option<&str>) -> String {
     heading(&mut text, Measure::ProgramTime, plots);
     text.push_str(
         "Each program runs once per call of `BPF_PROG_TEST_RUN` over packets of 64 flows in turn; \
-         the kernel's statistics of programs tell the time, less that of an empty program.\n\n| |",
+         the kernel's statistics of programs tell the time, less that of an empty program.\n\
+         The goal is about the branches that forward packets. Answers and drops are in the table, too: a packet \
+         that is not forwarded may cost more, but shows what a flood of them costs.\n\
+         The plot has a bar for the largest cluster and a line from the least to the most of all three.\n\n| |",
     );
     for size in SIZES {
         let _ = write!(text, " {} pods, {} nodes |", size.pods, size.nodes);
@@ -146,6 +149,7 @@ pub(super) fn control(figures: &Figures, effort: Effort, plots: Option<&str>) ->
     text.push_str("\n**The agent**\n\n| | | median | range |\n| --- | --- | ---: | ---: |\n");
     for measure in [
         Measure::Start,
+        Measure::Load,
         Measure::Change,
         Measure::Converge,
         Measure::Event,
