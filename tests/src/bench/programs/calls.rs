@@ -157,7 +157,7 @@ impl Bare {
     }
 
     /// `from_overlay`, after a packet got the tunnel's metadata.
-    pub(super) fn from_overlay(&self) -> Result<Under<'_>> {
+    pub(super) fn overlay(&self) -> Result<Under<'_>> {
         self.program("call_from_overlay")
     }
 
@@ -247,11 +247,11 @@ pub(super) fn measure(effort: Effort, scope: &Scope) -> Result<Vec<(Call, f64)>>
 
 /// A namespace with the devices, and with the routes that the call looks up.
 fn place(call: Call, scope: &Scope) -> Result<Netns> {
-    let name = match call {
-        Call::Fib(routes) => routes.name().to_owned(),
-        other => other.program().replace('_', "-"),
-    };
-    let netns = scope.netns(&name)?;
+    let netns = scope.netns(&if let Call::Fib(routes) = call {
+        routes.name().to_owned()
+    } else {
+        call.program().replace('_', "-")
+    })?;
     netns.inside(node::add_devices)?;
     if let Call::Fib(routes) = call {
         routes.add(&netns, &scope.dir())?;

@@ -121,15 +121,16 @@ fn run(node: &TestNode, bare: &Bare, branch: &Branch, runs: usize) -> Result<f64
         frames: &branch.frames,
         runs,
     };
-    let time = match branch.program {
-        Program::XdpUplink => batch.time(Under::Xdp(&node.xdp()?))?,
-        Program::FromOverlay => batch.time(bare.from_overlay()?)?,
-        program if branch.is_limited => {
-            let program = node.program(program)?;
-            let mut answers = node.answers()?;
-            batch.time_of_few(Under::Tc(&program), || answers.allow())?
-        }
-        program => batch.time(Under::Tc(&node.program(program)?))?,
+    let program = branch.program;
+    let time = if program.is_xdp() {
+        batch.time(Under::Xdp(&node.xdp()?))?
+    } else if program == Program::FromOverlay {
+        batch.time(bare.overlay()?)?
+    } else if branch.is_limited {
+        let mut answers = node.answers()?;
+        batch.time_of_few(Under::Tc(&node.program(program)?), || answers.allow())?
+    } else {
+        batch.time(Under::Tc(&node.program(program)?))?
     };
     let counted = node.counted(branch.slot)? - before;
     let wanted = if branch.slot.is_some() { runs } else { 0 };
