@@ -5,7 +5,7 @@
 pub enum Effort {
     /// About a quarter of an hour.
     Full,
-    /// Below two minutes: one round, so without a spread.
+    /// Below two minutes: one round, so without a spread, and eight flows only where a goal compares them.
     Quick,
     /// Seconds: proves that every part works, and its figures mean nothing.
     Smoke,
@@ -82,7 +82,7 @@ impl Effort {
 
     /// Connections of one measurement. Below the number of local ports, as each lingers for a minute.
     pub(super) const fn connections(self) -> u32 {
-        self.pick([15_000, 5_000, 20])
+        self.pick([15_000, 3_000, 20])
     }
 
     /// Runs of a program in one batch.
@@ -92,7 +92,7 @@ impl Effort {
 
     /// Frames of one measurement of XDP.
     pub(super) const fn frames(self) -> u32 {
-        self.pick([4_000_000, 1_000_000, 1_000])
+        self.pick([4_000_000, 300_000, 1_000])
     }
 
     /// Pods that are added and deleted one by one in each round: in all rounds enough for a 99th percentile
@@ -118,7 +118,7 @@ impl Effort {
 
     /// Time in which the idle agent is watched, seconds.
     pub(super) const fn idle_seconds(self) -> u64 {
-        self.pick([60, 5, 1])
+        self.pick([60, 3, 1])
     }
 
     /// Nodes of the large cluster.
