@@ -218,20 +218,22 @@ pub fn pod_v6(number: u8, last_byte: u8) -> Ipv6Addr {
     Ipv6Addr::new(0xfd00, 0x244, 0, number.into(), 0, 0, 0, last_byte.into())
 }
 
-/// Flannel's masquerade rules.
+/// Flannel's masquerade rules for IPv4, in Flannel's order.
 fn masquerade(netns: &Netns, number: u8) -> Result<()> {
-    let cluster = "10.244.0.0/16";
+    let (cluster, own) = ("10.244.0.0/16", format!("10.244.{number}.0/24"));
     netns.run_all(&[
         "nft add table ip flannel",
         "nft add chain ip flannel postrouting { type nat hook postrouting priority 100 ; }",
-        "nft add rule ip flannel postrouting meta mark & 0x4000 == 0x4000 return",
-        &format!(
-            "nft add rule ip flannel postrouting ip saddr 10.244.{number}.0/24 ip daddr {cluster} return"
-        ),
-        &format!("nft add rule ip flannel postrouting ip saddr {cluster} ip daddr 224.0.0.0/4 return"),
-        &format!(
-            "nft add rule ip flannel postrouting ip saddr {cluster} ip daddr != {cluster} \
-             masquerade fully-random"
-        ),
-    ])
+    ])?;
+    for rule in [
+        "meta mark & 0x4000 == 0x4000 return",
+        &format!("ip saddr {own} ip daddr {cluster} return"),
+        &format!("ip saddr {cluster} ip daddr {own} return"),
+        &format!("ip saddr != {cluster} ip daddr {own} return"),
+        &format!("ip saddr {cluster} ip daddr != 224.0.0.0/4 masquerade fully-random"),
+        &format!("ip saddr != {cluster} ip daddr {cluster} masquerade fully-random"),
+    ] {
+        netns.run(&format!("nft add rule ip flannel postrouting {rule}"))?;
+    }
+    Ok(())
 }

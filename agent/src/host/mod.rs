@@ -8,6 +8,7 @@ pub mod files;
 pub mod inspect;
 pub mod layer3;
 pub mod link;
+pub mod masquerade;
 mod messages;
 pub mod netns;
 pub mod nftables;

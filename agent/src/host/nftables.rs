@@ -1,28 +1,9 @@
-//! The table `inet oxlan`: masquerade for what pods send out of the cluster, with Flannel's exceptions.
-//!
-//! The table is replaced in one transaction, so no packet ever meets half of it.
+//! Tables of nftables: read, compared and removed. What is in them: [`super::masquerade`], [`super::ports`].
 
-use std::collections::HashSet;
-
-use ipnet::IpNet;
 use nftables::batch::Batch;
-use nftables::expr::{
-    BinaryOperation, Expression, Meta, MetaKey, NamedExpression, Payload, PayloadField, Prefix,
-};
 use nftables::helper::{self, NftablesError};
-use nftables::schema::{Chain, NfListObject, Nftables, Rule, Table};
-use nftables::stmt::{Match, NAT, NATFlag, Operator, Statement};
-use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
-
-/// Name of the table.
-pub const TABLE: &str = "oxlan";
-const CHAIN: &str = "postrouting";
-
-/// kube-proxy's mark for what it masquerades itself.
-const KUBE_PROXY_MARK: u32 = 0x4000;
-
-/// Priority `srcnat` (include/uapi/linux/netfilter_ipv4.h, `NF_IP_PRI_NAT_SRC`).
-const SRCNAT: i32 = 100;
+use nftables::schema::{NfListObject, Table};
+use nftables::types::NfFamily;
 
 /// Why the table cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -45,14 +26,6 @@ pub enum NftError {
 /// The table as the kernel has it, in a form that can be compared with a later one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listing(Vec<serde_json::Value>);
-
-/// Replaces the table by the rules for pods of these prefixes, whose traffic to `except` keeps its source.
-///
-/// # Errors
-/// When `nft` is missing or the kernel refuses.
-pub fn replace(pod_cidrs: &[IpNet], except: &[IpNet]) -> Result<(), NftError> {
-    helper::apply_ruleset(&ruleset(pod_cidrs, except)).map_err(failed("write", TABLE))
-}
 
 /// A table now; none when there is no such table.
 ///
@@ -111,135 +84,12 @@ pub(super) fn failed(
     }
 }
 
-/// Adding first makes deleting succeed when there is none; all three are one transaction.
-fn ruleset(pod_cidrs: &[IpNet], except: &[IpNet]) -> Nftables<'static> {
-    let mut batch = Batch::new();
-    batch.add(NfListObject::Table(named(TABLE)));
-    batch.delete(NfListObject::Table(named(TABLE)));
-    batch.add(NfListObject::Table(named(TABLE)));
-    batch.add(NfListObject::Chain(Chain {
-        family: NfFamily::INet,
-        table: TABLE.into(),
-        name: CHAIN.into(),
-        _type: Some(NfChainType::NAT),
-        hook: Some(NfHook::Postrouting),
-        prio: Some(SRCNAT),
-        policy: Some(NfChainPolicy::Accept),
-        ..Chain::default()
-    }));
-    for rule in rules(pod_cidrs, except) {
-        batch.add(NfListObject::Rule(rule));
-    }
-    batch.to_nftables()
-}
-
-fn rules(pod_cidrs: &[IpNet], except: &[IpNet]) -> Vec<Rule<'static>> {
-    let mut rules = vec![rule(
-        "kube-proxy masquerades what it has marked",
-        vec![marked(KUBE_PROXY_MARK), Statement::Return(None)],
-    )];
-    for pods in pod_cidrs {
-        rules.push(rule(
-            "pods see each other's own addresses",
-            vec![from(pods), to(pods, Operator::EQ), Statement::Return(None)],
-        ));
-        let family = |e: &&IpNet| e.addr().is_ipv4() == pods.addr().is_ipv4();
-        rules.extend(except.iter().filter(family).map(|to_them| {
-            rule(
-                "this destination sees pods' own addresses, by --no-masquerade-to",
-                vec![
-                    from(pods),
-                    to(to_them, Operator::EQ),
-                    Statement::Return(None),
-                ],
-            )
-        }));
-        rules.push(rule(
-            "what pods send out of the cluster comes from the node; multicast stays as it is",
-            vec![
-                from(pods),
-                to(&multicast(pods), Operator::NEQ),
-                masquerade(),
-            ],
-        ));
-    }
-    rules
-}
-
-fn named(name: &'static str) -> Table<'static> {
+/// A table of both families.
+pub(super) fn named(name: &'static str) -> Table<'static> {
     Table {
         family: NfFamily::INet,
         name: name.into(),
         handle: None,
-    }
-}
-
-fn rule(comment: &'static str, statements: Vec<Statement<'static>>) -> Rule<'static> {
-    Rule {
-        family: NfFamily::INet,
-        table: TABLE.into(),
-        chain: CHAIN.into(),
-        expr: statements.into(),
-        comment: Some(comment.into()),
-        ..Rule::default()
-    }
-}
-
-fn marked(mark: u32) -> Statement<'static> {
-    let meta = Expression::Named(NamedExpression::Meta(Meta { key: MetaKey::Mark }));
-    let masked = BinaryOperation::AND(meta, Expression::Number(mark));
-    Statement::Match(Match {
-        left: Expression::BinaryOperation(Box::new(masked)),
-        right: Expression::Number(mark),
-        op: Operator::EQ,
-    })
-}
-
-fn from(prefix: &IpNet) -> Statement<'static> {
-    compare(prefix, "saddr", Operator::EQ)
-}
-
-fn to(prefix: &IpNet, op: Operator) -> Statement<'static> {
-    compare(prefix, "daddr", op)
-}
-
-fn compare(prefix: &IpNet, field: &'static str, op: Operator) -> Statement<'static> {
-    let protocol = match prefix {
-        IpNet::V4(_) => "ip",
-        IpNet::V6(_) => "ip6",
-    };
-    let payload = PayloadField {
-        protocol: protocol.into(),
-        field: field.into(),
-    };
-    let value = Prefix {
-        addr: Box::new(Expression::String(prefix.network().to_string().into())),
-        len: prefix.prefix_len().into(),
-    };
-    Statement::Match(Match {
-        left: Expression::Named(NamedExpression::Payload(Payload::PayloadField(payload))),
-        right: Expression::Named(NamedExpression::Prefix(value)),
-        op,
-    })
-}
-
-/// Fully random source ports: two pods that leave at the same moment must not collide in conntrack.
-fn masquerade() -> Statement<'static> {
-    Statement::Masquerade(Some(NAT {
-        addr: None,
-        family: None,
-        port: None,
-        flags: Some(HashSet::from([NATFlag::FullyRandom])),
-    }))
-}
-
-fn multicast(like: &IpNet) -> IpNet {
-    match like {
-        IpNet::V4(_) => IpNet::V4(ipnet::Ipv4Net::new_assert([224, 0, 0, 0].into(), 4)),
-        IpNet::V6(_) => IpNet::V6(ipnet::Ipv6Net::new_assert(
-            [0xff00, 0, 0, 0, 0, 0, 0, 0].into(),
-            8,
-        )),
     }
 }
 
@@ -283,28 +133,6 @@ fn reason(error: &NftablesError) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_rules_are_flannels() {
-        let cidrs = [
-            "10.244.0.0/16".parse().unwrap(),
-            "fd00::/48".parse().unwrap(),
-        ];
-        let except = ["192.0.2.0/24".parse().unwrap()];
-        let text = serde_json::to_string(&ruleset(&cidrs, &except)).unwrap();
-        for piece in [
-            r#"{"match":{"left":{"&":[{"meta":{"key":"mark"}},16384]},"right":16384,"op":"=="}}"#,
-            r#"{"masquerade":{"flags":["fully-random"]}}"#,
-            r#"{"prefix":{"addr":"224.0.0.0","len":4}},"op":"!=""#,
-            r#"{"prefix":{"addr":"ff00::","len":8}},"op":"!=""#,
-            r#"{"payload":{"protocol":"ip6","field":"saddr"}}"#,
-            r#"{"prefix":{"addr":"192.0.2.0","len":24}},"op":"=="}},{"return":null}"#,
-        ] {
-            assert!(text.contains(piece), "{piece} is not in {text}");
-        }
-        assert_eq!(rules(&cidrs, &[]).len(), 5);
-        assert_eq!(rules(&cidrs, &except).len(), 6);
-    }
 
     #[test]
     fn a_change_between_writing_and_listing_does_not_pass_for_right() {

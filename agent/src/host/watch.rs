@@ -19,7 +19,7 @@ use rtnetlink::packet_route::route::{RouteMessage, RouteProtocol};
 
 use super::layer3::{ROUTE_PROTOCOL, destination};
 use super::path_errors::PathErrors;
-use super::{nftables, ports};
+use super::{masquerade, ports};
 
 /// Groups of `NETLINK_ROUTE` (include/uapi/linux/rtnetlink.h): links, neighbours, addresses,
 /// routes and rules of both families, sysctls of devices of both families, next hop objects;
@@ -274,7 +274,7 @@ fn nftables_changes(datagram: &[u8]) -> Changes {
 
 fn is_ours(table: &[u8]) -> bool {
     let table = table.strip_suffix(b"\0").unwrap_or(table);
-    [nftables::TABLE, ports::TABLE]
+    [masquerade::TABLE, ports::TABLE]
         .map(str::as_bytes)
         .contains(&table)
 }

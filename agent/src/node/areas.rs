@@ -9,7 +9,9 @@ use tokio::runtime::Handle;
 use super::events::Dirty;
 use super::pass::Reconciler;
 use super::report::Report;
+use crate::cluster::NodeSpec;
 use crate::datapath::DatapathError;
+use crate::host::masquerade::{self, Masquerade};
 use crate::host::nftables;
 use crate::pods::PodError;
 use crate::reconcile::apply::ApplyError;
@@ -68,8 +70,8 @@ impl Reconciler {
     }
 
     /// Both tables are listed only when the kernel has reported a change of one.
-    pub(super) fn nftables(&mut self, dirty: Dirty, report: &mut Report) {
-        self.masquerade(dirty, report);
+    pub(super) fn nftables(&mut self, own: &NodeSpec, dirty: Dirty, report: &mut Report) {
+        self.masquerade(own, dirty, report);
         if !dirty.nftables {
             return;
         }
@@ -84,13 +86,19 @@ impl Reconciler {
         }
     }
 
-    fn masquerade(&mut self, dirty: Dirty, report: &mut Report) {
-        let wanted = &self.cluster.network.pod_cidrs;
-        let settled = self.settled.nftables.as_ref().filter(|(c, _)| c == wanted);
+    fn masquerade(&mut self, own: &NodeSpec, dirty: Dirty, report: &mut Report) {
+        let wanted = Masquerade {
+            cluster: self.cluster.network.pod_cidrs.clone(),
+            own: own.pod_cidrs.clone(),
+            except: self.unmasqueraded.clone(),
+            overlay: desire::OVERLAY,
+        };
+        let settled = self.settled.nftables.as_ref();
+        let settled = settled.filter(|(masquerade, _)| *masquerade == wanted);
         if settled.is_some() && !dirty.nftables {
             return;
         }
-        let now = match nftables::list(nftables::TABLE) {
+        let now = match nftables::list(masquerade::TABLE) {
             Ok(now) => now,
             Err(error) => return report.failure("compare the nftables table", &error),
         };
@@ -111,11 +119,11 @@ impl Reconciler {
         };
         let right = settled.map(|(_, listing)| Some(listing.clone()));
         let done = nftables::settle(right.as_ref(), || {
-            nftables::replace(wanted, &self.unmasqueraded)?;
-            nftables::list(nftables::TABLE)
+            wanted.write()?;
+            nftables::list(masquerade::TABLE)
         });
         if let Ok(Some(listing)) = &done {
-            self.settled.nftables = Some((wanted.clone(), listing.clone()));
+            self.settled.nftables = Some((wanted, listing.clone()));
         }
         report.step(&planned, repair, done);
     }

@@ -12,7 +12,7 @@ use crate::host::device::{self, Device};
 use crate::host::layer3;
 use crate::host::rtnl::{Rtnl, RtnlError};
 use crate::host::sysctl::Originals;
-use crate::host::{nftables, ports};
+use crate::host::{masquerade, nftables, ports};
 use crate::pods::HOST_IFNAME_PREFIX;
 use crate::reconcile::desire::OVERLAY;
 
@@ -80,7 +80,7 @@ pub fn cleanup(directories: &Directories) -> Result<Removed, LockError> {
         }
         Err(error) => removed.fail("devices and routes", &error),
     }
-    for table in [nftables::TABLE, ports::TABLE] {
+    for table in [masquerade::TABLE, ports::TABLE] {
         let what = format!("the nftables table inet {table}");
         match nftables::remove(table) {
             Ok(true) => removed.done.push(what),

@@ -23,6 +23,7 @@ use crate::datapath::Datapath;
 use crate::host::device::{self, Device};
 use crate::host::layer3;
 use crate::host::link::{self, LinkState};
+use crate::host::masquerade::Masquerade;
 use crate::host::nftables::Listing;
 use crate::host::rtnl::Rtnl;
 use crate::host::sysctl::{self, Originals};
@@ -90,7 +91,7 @@ pub(super) struct Settled {
     pub(super) host: Option<host::Desired>,
     pub(super) tables: Option<tables::Desired>,
     pub(super) filters: BTreeSet<filters::Filter>,
-    pub(super) nftables: Option<(Vec<IpNet>, Listing)>,
+    pub(super) nftables: Option<(Masquerade, Listing)>,
 }
 
 impl Reconciler {
@@ -246,7 +247,7 @@ impl Reconciler {
             report.health = self.seen.health.clone();
         }
         report_unrouted(&facts, report);
-        self.nftables(dirty, report);
+        self.nftables(own, dirty, report);
         self.overlay = link::find(&mut self.rtnl, OVERLAY).ok().flatten();
         let Some(overlay) = self.overlay else {
             report.problem(format!("there is no overlay device {OVERLAY}"));

@@ -7,10 +7,15 @@ pub mod tcp;
 pub mod udp;
 pub mod udp_stream;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike as _};
 
 use crate::netns::Netns;
 
@@ -69,16 +74,37 @@ impl<'a> End<'a> {
         })
     }
 
-    /// Connects from here; the kernel chooses the source address.
-    fn connect(&self, to: SocketAddr) -> Result<std::net::TcpStream> {
-        self.netns.inside(|| {
-            let stream = std::net::TcpStream::connect_timeout(&to, TIMEOUT)
-                .with_context(|| format!("cannot connect to {to}"))?;
-            stream.set_read_timeout(Some(TIMEOUT))?;
-            stream.set_write_timeout(Some(TIMEOUT))?;
-            Ok(stream)
-        })
+    /// Connects from the address of its sockets.
+    fn connect(&self, to: SocketAddr) -> Result<TcpStream> {
+        let stream = connect_from(self.netns, (self.local, 0).into(), to)?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_write_timeout(Some(TIMEOUT))?;
+        Ok(stream)
     }
+}
+
+/// Connects from a certain address and port, which may be in use by what is closed already.
+///
+/// # Errors
+///
+/// If it cannot be bound, or nobody answers.
+pub fn connect_from(netns: &Netns, from: SocketAddr, to: SocketAddr) -> Result<TcpStream> {
+    let family = if from.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    };
+    netns.inside(|| {
+        let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+        // It limits connecting, too.
+        setsockopt(&socket, sockopt::SendTimeout, &TimeVal::seconds(3))?;
+        bind(socket.as_raw_fd(), &SockaddrStorage::from(from))
+            .with_context(|| format!("cannot bind {from}"))?;
+        connect(socket.as_raw_fd(), &SockaddrStorage::from(to))
+            .with_context(|| format!("cannot connect from {from} to {to}"))?;
+        Ok(TcpStream::from(socket))
+    })
 }
 
 /// Byte `index` of every transfer: a sequence without a short period, so that shifted, doubled and

@@ -18,6 +18,7 @@ mod kube;
 mod life;
 mod limits;
 mod many_pods;
+mod masquerade;
 mod modes;
 mod mtu;
 mod odd_headers;

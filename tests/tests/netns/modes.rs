@@ -16,7 +16,12 @@ use oxlan_tests::wait::{SOON, until_true};
 const BULK: usize = 4 << 20;
 
 /// Waits until `node` says so of a prefix of another node that begins with `prefix`.
-fn wait_for_route(node: &Node, prefix: &str, direct: bool, reachable: bool) -> Result<()> {
+pub(super) fn wait_for_route(
+    node: &Node,
+    prefix: &str,
+    direct: bool,
+    reachable: bool,
+) -> Result<()> {
     let what = format!("way to {prefix}, direct {direct}, reachable {reachable}");
     until_true(SOON, &what, || {
         let routes = node.oxlan_json("routes")?;

@@ -45,7 +45,7 @@ fn pods_talk(a: &Pod, b: &Pod) -> Result<()> {
 }
 
 /// The node's overlay addresses: the first of each pod CIDR.
-fn overlay_addresses(node: &Node) -> Result<Vec<IpAddr>> {
+pub(super) fn overlay_addresses(node: &Node) -> Result<Vec<IpAddr>> {
     let first = |cidr: &String| cidr.split('/').next().unwrap_or_default().to_owned();
     node.pod_cidrs
         .iter()

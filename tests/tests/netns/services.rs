@@ -5,14 +5,12 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
-};
+use nix::sys::socket::{setsockopt, sockopt};
 use oxlan_tests::cluster::{Cluster, Shape, with_cluster};
 use oxlan_tests::netns::Netns;
 use oxlan_tests::node::Node;
 use oxlan_tests::pod::Pod;
-use oxlan_tests::traffic::{End, tcp};
+use oxlan_tests::traffic::{End, connect_from, tcp};
 
 const LIMIT: Duration = Duration::from_secs(3);
 
@@ -133,7 +131,7 @@ fn a_direct_connection_does_not_inherit_the_way_of_a_translated_one() {
                 .inside(|| TcpListener::bind((backend, 0)).context("a listener"))?;
             let port = listener.local_addr()?.port();
             for to in [service, backend, service, backend] {
-                let near = connect_from(&client.netns, (own, 20_000).into(), (to, port).into());
+                let near = connect_once(&client.netns, (own, 20_000).into(), (to, port).into());
                 let mut near = near.with_context(|| format!("to {to}"))?;
                 let (mut far, _) = listener.accept()?;
                 talk(&mut near, &mut far)?;
@@ -148,30 +146,14 @@ fn a_direct_connection_does_not_inherit_the_way_of_a_translated_one() {
 }
 
 /// Connects from a certain port, which is free again as soon as the connection is closed.
-fn connect_from(netns: &Netns, from: SocketAddr, to: SocketAddr) -> Result<TcpStream> {
-    netns.inside(|| {
-        let family = if from.is_ipv4() {
-            AddressFamily::Inet
-        } else {
-            AddressFamily::Inet6
-        };
-        let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-        setsockopt(&socket, sockopt::ReuseAddr, &true)?;
-        let at_once = nix::libc::linger {
-            l_onoff: 1,
-            l_linger: 0,
-        };
-        setsockopt(&socket, sockopt::Linger, &at_once)?;
-        bind(
-            std::os::fd::AsRawFd::as_raw_fd(&socket),
-            &SockaddrStorage::from(from),
-        )?;
-        connect(
-            std::os::fd::AsRawFd::as_raw_fd(&socket),
-            &SockaddrStorage::from(to),
-        )?;
-        Ok(TcpStream::from(socket))
-    })
+fn connect_once(netns: &Netns, from: SocketAddr, to: SocketAddr) -> Result<TcpStream> {
+    let stream = connect_from(netns, from, to)?;
+    let at_once = nix::libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    setsockopt(&stream, sockopt::Linger, &at_once)?;
+    Ok(stream)
 }
 
 fn talk(from: &mut TcpStream, to: &mut TcpStream) -> Result<()> {
@@ -193,7 +175,7 @@ fn a_translated_connection_survives_an_agent_with_new_maps() {
             .netns
             .inside(|| TcpListener::bind((backend, 0)).context("a listener"))?;
         let port = listener.local_addr()?.port();
-        let mut near = connect_from(&client.netns, (own, 0).into(), (service, port).into())?;
+        let mut near = connect_once(&client.netns, (own, 0).into(), (service, port).into())?;
         let (mut far, _) = listener.accept()?;
         talk(&mut near, &mut far)?;
         for flows in ["100", "16384"] {
