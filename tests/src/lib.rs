@@ -19,6 +19,7 @@ pub mod fabric;
 pub mod fact;
 pub mod flannel;
 pub mod kube_api;
+pub mod kube_proxy;
 pub mod kubelab;
 pub mod libcni;
 pub mod netns;

@@ -38,7 +38,7 @@ fn listener(pod: &Pod) -> Result<TcpListener> {
 }
 
 /// The address from which a server sees a connection to a port of the host.
-fn seen(from: &Netns, to: SocketAddr, server: &TcpListener) -> Result<IpAddr> {
+pub(super) fn seen(from: &Netns, to: SocketAddr, server: &TcpListener) -> Result<IpAddr> {
     let near = from.inside(|| Ok(TcpStream::connect_timeout(&to, LIMIT)));
     let near = near?.with_context(|| format!("to {to}"))?;
     ensure!(near.peer_addr()? == to);

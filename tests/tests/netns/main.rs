@@ -15,6 +15,7 @@ mod forgery;
 mod host_ports;
 mod idle;
 mod kube;
+mod kube_proxy;
 mod life;
 mod limits;
 mod many_pods;
