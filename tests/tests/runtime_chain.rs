@@ -101,11 +101,10 @@ fn runtime_libcni_chain_with_bandwidth() {
     });
 }
 
-/// Clients reach the container by its node's address and the published port.
-///
-/// A pod of the same node is not among them: its node's host translates the way there only, as the
-/// answer goes from pod to pod past the host.
+/// Clients reach the container by its node's address and the published port, also those whose answers the
+/// fast path would take past the host: pods of the same node, and the container itself.
 fn expect_published(site: &Site<'_>, server: &Netns, pod: &str) -> Result<()> {
+    let near = site.node.add_pod("near")?;
     let far = site.cluster.nodes[1].add_pod("far")?;
     let clients = [
         (
@@ -115,7 +114,9 @@ fn expect_published(site: &Site<'_>, server: &Netns, pod: &str) -> Result<()> {
         ),
         ("its own node", &site.node.netns, None),
         ("another node", &site.cluster.nodes[1].netns, None),
+        ("a pod of its node", &near.netns, Some(near.ipv4()?.into())),
         ("a pod of another node", &far.netns, None),
+        ("itself", server, None),
     ];
     let listener = server.inside(|| Ok(TcpListener::bind("0.0.0.0:80")?))?;
     let published = SocketAddr::from((site.node.underlay, 8080));
@@ -126,6 +127,7 @@ fn expect_published(site: &Site<'_>, server: &Netns, pod: &str) -> Result<()> {
             assert_eq!(seen, address, "{who} is seen under another address");
         }
     }
+    site.node.delete_pod(&near)?;
     site.cluster.nodes[1].delete_pod(&far)
 }
 
