@@ -1,7 +1,8 @@
 //! The table `inet oxlan_ports`: ports of the host that lead to pods.
 //!
-//! A map for each family holds every port, so a packet costs one lookup however many there are. The table is
-//! replaced in one transaction; what connection tracking knows of running connections stays.
+//! For each family there are two maps: `one_*` for ports of one address of the host, `all_*` for ports of all of them.
+//! So a packet costs two lookups at most, however many ports there are. The table is replaced in one transaction;
+//! what connection tracking knows of running connections stays.
 //!
 //! It is written as text: `nft` 1.0.6 (Debian 12) does not read maps to an address and a port as JSON.
 
@@ -200,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_port_is_an_element_of_one_map() {
+    fn every_port_is_an_element_of_a_map() {
         let port = |host: Option<&str>, pod: &str| Published {
             host: host.map(|h| h.parse().unwrap()),
             protocol: Protocol::Udp,

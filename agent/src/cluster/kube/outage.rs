@@ -161,7 +161,7 @@ fn in_words(kind: Kind, error: &watcher::Error, url: &str) -> String {
             )
         }
         Kind::Forbidden => format!(
-            "the API server {url} forbids what the agent needs, get, list and watch of nodes, since {since}: {cause}"
+            "the API server {url} forbids what the agent needs, list and watch of nodes, since {since}: {cause}"
         ),
         Kind::Other(_) => {
             format!("the API server {url} answers with an error since {since}: {cause}")
