@@ -21,13 +21,12 @@ pub(crate) struct Arguments {
 }
 
 /// Files of the repository, and where they are in the tarball.
-const FILES: [(&str, &str); 9] = [
+const FILES: [(&str, &str); 8] = [
     ("README.md", "README.md"),
     ("CHANGELOG.md", "CHANGELOG.md"),
     ("LICENSE-MIT", "LICENSE-MIT"),
     ("LICENSE-APACHE", "LICENSE-APACHE"),
-    ("docs/ETCD.md", "docs/ETCD.md"),
-    ("docs/api.md", "docs/api.md"),
+    ("CONTRIBUTING.md", "CONTRIBUTING.md"),
     (
         "deploy/oxlan-agent.service",
         "lib/systemd/system/oxlan-agent.service",
@@ -80,6 +79,10 @@ fn tree(arguments: &Arguments, name: &str) -> Result<Tree> {
             &workspace::root().join(from),
         )?;
     }
+    for document in documents()? {
+        let from = workspace::root().join(&document);
+        tree.add_copy(&format!("{name}/{document}"), 0o644, &from)?;
+    }
     for (program, to) in [
         ("oxlan", "bin/oxlan"),
         ("oxlan-cni", "libexec/cni/oxlan-cni"),
@@ -93,6 +96,19 @@ fn tree(arguments: &Arguments, name: &str) -> Result<Tree> {
     }
     add_manual(&mut tree, name, &oxlan)?;
     Ok(tree)
+}
+
+/// All of `docs/*.md`, for the README and they themselves lead from one to the other; in order.
+fn documents() -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for file in std::fs::read_dir(workspace::root().join("docs"))? {
+        let name = file?.file_name().to_string_lossy().into_owned();
+        if name.ends_with(".md") {
+            names.push(format!("docs/{name}"));
+        }
+    }
+    names.sort();
+    Ok(names)
 }
 
 fn add_manual(tree: &mut Tree, name: &str, oxlan: &std::path::Path) -> Result<()> {
