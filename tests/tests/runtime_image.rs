@@ -12,6 +12,10 @@ use oxlan_tests::skip::skip;
 
 const NAME: &str = "localhost/oxlan:test";
 
+/// What an image of programs that are not optimised may have, bytes; that is a third more than of others.
+/// Of those that it builds itself `cargo xtask image` refuses to make one of more than 15 MB.
+const MAX_IMAGE: u64 = 18_000_000;
+
 /// Runs `cargo xtask` as it was built, with the programs that were built for these tests.
 fn xtask(command: &str, to: &Path, more: &[&str]) -> Result<()> {
     let programs = binary("oxlan")?;
@@ -41,6 +45,8 @@ fn runtime_image_runs_and_installs_the_plugin() -> Result<()> {
         "two images of the same programs differ"
     );
     std::fs::remove_file(&again)?;
+    let size = std::fs::metadata(&image)?.len();
+    ensure!(size <= MAX_IMAGE, "the image has {size} bytes");
 
     let node = scope.netns("node-1")?;
     let runtime = Containerd::start(&scope, &node, "node-1")?;
@@ -139,6 +145,27 @@ fn runtime_tarball_unpacks_and_its_programs_run() -> Result<()> {
     ] {
         let contents = std::fs::read_to_string(root.join(file)).context(file)?;
         ensure!(contents.contains(text), "{file} has no {text}");
+    }
+    every_link_leads_to_a_file(&root)
+}
+
+/// The documents refer to each other, and to files of deploy/ by where they are in the repository.
+fn every_link_leads_to_a_file(root: &Path) -> Result<()> {
+    let docs = std::fs::read_dir(root.join("docs"))?;
+    let docs: Vec<_> = docs.map(|file| Ok(file?.path())).collect::<Result<_>>()?;
+    ensure!(docs.len() > 10, "only {docs:?}");
+    for document in docs.iter().chain([&root.join("README.md")]) {
+        let text = std::fs::read_to_string(document)?;
+        let links = text.split("](").skip(1);
+        let links = links.filter_map(|rest| rest.split([')', '#']).next());
+        for link in links.filter(|link| link.ends_with(".md")) {
+            let target = document.parent().unwrap_or(root).join(link);
+            ensure!(
+                target.is_file(),
+                "{} leads to {link}, which is not in the tarball",
+                document.display()
+            );
+        }
     }
     Ok(())
 }

@@ -8,12 +8,15 @@ mod libraries;
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::exec::find_program;
 use crate::release;
 use crate::tree::{Tree, gzip};
 use crate::workspace;
+
+/// What the image may have, bytes: every node of a cluster fetches it.
+const MAX_SIZE: usize = 15_000_000;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -35,6 +38,13 @@ pub(crate) fn command(arguments: &Arguments) -> Result<()> {
     let output = output.unwrap_or_else(|| workspace::target().join("oxlan-image.tar"));
     let layer = layer(arguments.from.as_deref())?.tar()?;
     let image = archive::image(&layer, &gzip(&layer)?, &name)?;
+    // Programs from elsewhere may be built in other ways.
+    ensure!(
+        arguments.from.is_some() || image.len() <= MAX_SIZE,
+        "the image has {:.1} MB, and should have {:.1} MB at most: what has grown?",
+        megabytes(image.len()),
+        megabytes(MAX_SIZE)
+    );
     std::fs::write(&output, &image)
         .with_context(|| format!("cannot write {}", output.display()))?;
     println!(
