@@ -29,6 +29,26 @@ pub struct Faults {
     pub token: Option<String>,
     /// Whether patches are forbidden.
     pub read_only: bool,
+    /// What is accepted and not answered, until that is no longer so.
+    pub hang: Vec<Verb>,
+    /// Whose answers stop in the middle, for good; of a watch's the next event.
+    pub stall: Vec<Verb>,
+}
+
+/// What can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// A page of the Nodes.
+    List,
+    /// Events of Nodes.
+    Watch,
+    /// A change of a Node.
+    Patch,
+}
+
+impl Verb {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::List, Self::Watch, Self::Patch];
 }
 
 /// What was asked so far.

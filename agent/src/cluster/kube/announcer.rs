@@ -13,6 +13,9 @@ use super::outage::Pauses;
 /// Who else announces for this node, as a Flannel that still runs, is not fought more often.
 const AGAIN: Duration = Duration::from_secs(5);
 
+/// A server that has not answered by then does not keep this node from forwarding.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// The request in flight, and what has become of the last one.
 pub(super) struct Announcer {
     request: Option<BoxFuture<'static, Result<Node, kube::Error>>>,
@@ -20,6 +23,8 @@ pub(super) struct Announcer {
     /// No request before.
     not_before: Instant,
     attempted: bool,
+    /// When the first request was sent.
+    sent: Option<Instant>,
     problem: Option<String>,
 }
 
@@ -30,13 +35,20 @@ impl Announcer {
             pauses: Pauses::new(),
             not_before: Instant::now(),
             attempted: false,
+            sent: None,
             problem: None,
         }
     }
 
-    /// Whether the others know this node, or why not is known.
-    pub(super) fn has_tried(&self) -> bool {
-        self.attempted
+    /// Whether the others know this node, or are not waited for: it was refused, or nobody answers.
+    pub(super) fn has_tried(&self, now: Instant) -> bool {
+        self.attempted || self.patience().is_some_and(|until| until <= now)
+    }
+
+    /// Until when the first answer is waited for, if there is something to wait for.
+    pub(super) fn patience(&self) -> Option<Instant> {
+        let sent = self.sent.filter(|_| !self.attempted);
+        sent.map(|sent| sent + PATIENCE)
     }
 
     /// Why the others may not know this node.
@@ -64,6 +76,7 @@ impl Announcer {
     pub(super) fn send(&mut self, client: &Client, node: &str, patch: Value) {
         let api: Api<Node> = Api::all(client.clone());
         let node = node.to_owned();
+        self.sent.get_or_insert_with(Instant::now);
         self.request = Some(Box::pin(async move {
             let parameters = PatchParams::default();
             api.patch_status(&node, &parameters, &Patch::Strategic(patch))

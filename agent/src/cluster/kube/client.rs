@@ -6,17 +6,23 @@ use std::time::Duration;
 use hyper_timeout::TimeoutConnector;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use kube::client::ConfigExt;
+use kube::client::{Body, ConfigExt};
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 use tokio::sync::watch;
-use tower::{BoxError, ServiceBuilder, ServiceExt};
+use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
+
+use super::heard::{Account, Heard};
 
 /// A connection that says nothing for this long is tried by TCP, again and again; without an
 /// answer it is given up. A watch can be silent for minutes, so nothing else would notice.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_RETRIES: u32 = 3;
+
+/// What was sent is acknowledged within this time, or the connection is given up: TCP alone would
+/// send it again for a quarter of an hour.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(35);
 
 /// A TCP and TLS connection is there within this time, or not at all.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -60,8 +66,18 @@ pub enum ClientError {
 /// A client, and what it sees of the server.
 pub(super) struct Connection {
     pub(super) client: Client,
-    /// Counts the successful answers to what was asked.
-    pub(super) answers: watch::Receiver<u64>,
+    /// What is heard of the answers.
+    pub(super) heard: watch::Receiver<Heard>,
+    /// How many answers were taken notice of.
+    noticed: u64,
+}
+
+impl Connection {
+    /// Whether there was an answer since this was asked last.
+    pub(super) fn has_answered(&mut self) -> bool {
+        let answers = self.heard.borrow_and_update().answers;
+        answers != std::mem::replace(&mut self.noticed, answers)
+    }
 }
 
 /// Where the API server is and how it is asked: read anew for each connection, for tokens and
@@ -105,30 +121,30 @@ pub(super) fn connect(config: &Config) -> Result<Connection, ClientError> {
     tcp.set_keepalive(Some(KEEPALIVE));
     tcp.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
     tcp.set_keepalive_retries(Some(KEEPALIVE_RETRIES));
+    tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
     let tls = config.rustls_https_connector_with_connector(tcp);
     let mut connector = TimeoutConnector::new(tls.map_err(wrong)?);
     connector.set_connect_timeout(config.connect_timeout);
     connector.set_read_timeout(config.read_timeout);
     connector.set_write_timeout(config.write_timeout);
     let http = hyper_util::client::legacy::Builder::new(TokioExecutor::new()).build(connector);
-    let (count, answers) = watch::channel(0_u64);
+    let (account, heard) = Account::open();
+    let listened = service_fn(move |request: http::Request<Body>| {
+        let asked = account.asks(&request);
+        let answer = http.request(request);
+        async move { Ok::<_, BoxError>(asked.answered(answer.await?)) }
+    });
     let (requests, period) = REQUESTS;
     let service = ServiceBuilder::new()
-        .map_response(move |response: http::Response<_>| {
-            if response.status().is_success() {
-                count.send_modify(|n| *n += 1);
-            }
-            response
-        })
         .rate_limit(requests, period)
         .timeout(ANSWER)
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer().map_err(wrong)?)
         .layer(config.extra_headers_layer().map_err(wrong)?)
-        .map_err(BoxError::from)
-        .service(http);
+        .service(listened);
     Ok(Connection {
         client: Client::new(service.boxed(), config.default_namespace.clone()),
-        answers,
+        heard,
+        noticed: 0,
     })
 }

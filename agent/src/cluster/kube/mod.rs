@@ -7,6 +7,7 @@ mod announce;
 mod announcer;
 mod client;
 mod follower;
+mod heard;
 mod node;
 mod outage;
 mod session;

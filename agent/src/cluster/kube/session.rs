@@ -59,6 +59,8 @@ pub(super) struct Session {
     connection: Connection,
     events: BoxStream<'static, Result<Event<Node>, watcher::Error>>,
     outage: Outage,
+    /// What the server owes an answer for long, in words.
+    slow: Option<String>,
     table: Table,
     /// The own underlay addresses, with the Node's addresses that they were found by.
     underlay: Option<(Vec<IpAddr>, Vec<IpAddr>)>,
@@ -86,7 +88,7 @@ pub(super) struct Session {
 /// What the session waits for.
 enum Happened {
     Watch(Option<Result<Event<Node>, watcher::Error>>),
-    Answer,
+    Heard,
     Conf(Result<NetConf, KubeError>),
     Announced(Option<Node>),
     Time,
@@ -126,6 +128,7 @@ impl Session {
             events: events(&connection),
             connection,
             outage: Outage::new(),
+            slow: None,
             underlay: None,
             last_own: None,
             announcer: Announcer::new(),
@@ -152,6 +155,7 @@ impl Session {
             let now = Instant::now();
             self.announce(now);
             self.save(now);
+            self.look_for_slowness(now);
             if let Some(version) = self.version(now) {
                 self.last = now;
                 self.delivered = true;
@@ -178,7 +182,7 @@ impl Session {
         };
         tokio::select! {
             event = event => Happened::Watch(event),
-            Ok(()) = self.connection.answers.changed() => Happened::Answer,
+            Ok(()) = self.connection.heard.changed() => Happened::Heard,
             conf = self.conf.next() => Happened::Conf(conf),
             node = self.announcer.done() => Happened::Announced(node),
             () = time => Happened::Time,
@@ -192,16 +196,18 @@ impl Session {
         let announce = announce.filter(|moment| *moment > Instant::now());
         let patience = self.cached.as_ref().filter(|_| !self.delivered);
         let patience = patience.map(|_| self.begun + PATIENCE);
-        let all = [self.due, announce, patience, self.save];
+        let slow = self.connection.heard.borrow().slow_at();
+        // What was told is waited for without a timer: the answer is an event.
+        let slow = slow.filter(|_| self.slow.is_none() && self.outage.problem().is_none());
+        let all = [self.due, announce, patience, self.save, slow];
         all.into_iter().flatten().min()
     }
 
     async fn take_in(&mut self, happened: Happened) {
         match happened {
             Happened::Time => {}
-            Happened::Answer => {
-                self.connection.answers.mark_unchanged();
-                if self.outage.answered() {
+            Happened::Heard => {
+                if self.connection.has_answered() && self.outage.answered() {
                     tracing::info!("the API server {} answers again", self.url);
                     self.mark();
                 }
@@ -248,7 +254,7 @@ impl Session {
 
     async fn failed(&mut self, error: &watcher::Error) {
         // An answer that came before the failure does not end the outage.
-        self.connection.answers.mark_unchanged();
+        let _ = self.connection.has_answered();
         let advice = self.outage.failed(error, &self.url, Instant::now());
         if advice.news {
             self.mark();
@@ -264,10 +270,22 @@ impl Session {
         }
     }
 
+    /// Tells of a server that owes an answer, and of the answer's end. In an outage there is more to tell.
+    fn look_for_slowness(&mut self, now: Instant) {
+        let heard = self.connection.heard.borrow();
+        let slow = heard.slow(&self.url, now);
+        drop(heard);
+        let slow = slow.filter(|_| self.outage.problem().is_none());
+        if slow != self.slow {
+            self.slow = slow;
+            self.mark();
+        }
+    }
+
     /// There is a reason for a version.
     fn mark(&mut self) {
-        let soon = Instant::now() + GATHER;
-        self.due.get_or_insert(soon.max(self.last + GAP));
+        let soon = (Instant::now() + GATHER).max(self.last + GAP);
+        self.due = Some(self.due.map_or(soon, |due| due.min(soon)));
     }
 
     /// A version, if one is due and can be made.
@@ -283,7 +301,8 @@ impl Session {
         let own = match self.own_node() {
             Ok(own) => {
                 // The others know this node before its pods send to them.
-                if !self.announcer.has_tried() {
+                if !self.announcer.has_tried(now) {
+                    self.due = self.announcer.patience();
                     return None;
                 }
                 self.last_own = Some(own.clone());
@@ -330,8 +349,10 @@ impl Session {
         let waited = now >= self.begun + PATIENCE;
         let Some(cached) = &self.cached else {
             if self.due.take().is_some() {
-                let problem = self.outage.problem().unwrap_or_default().to_owned();
-                self.say_waiting(&problem);
+                let reason = self.outage.problem().or(self.slow.as_deref());
+                if let Some(reason) = reason.map(str::to_owned) {
+                    self.say_waiting(&reason);
+                }
             }
             return None;
         };
@@ -352,11 +373,13 @@ impl Session {
 
     /// What this session has to say goes first.
     fn add_problems(&self, config: &mut ClusterConfig, mut problems: Vec<String>) {
-        problems.extend(
-            self.outage
-                .problem()
-                .map(|text| format!("{text}; what is known of the cluster stays in force")),
-        );
+        let silence = self
+            .outage
+            .problem()
+            .into_iter()
+            .chain(self.slow.as_deref());
+        let stays = |text| format!("{text}; what is known of the cluster stays in force");
+        problems.extend(silence.map(stays));
         problems.extend(self.conf_problem.clone());
         problems.extend(self.announcer.problem().map(str::to_owned));
         if let Some(own) = self.table.own() {

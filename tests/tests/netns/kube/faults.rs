@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use oxlan_tests::kube_api::{Faults, flannel_node};
+use oxlan_tests::kube_api::{Faults, Verb, flannel_node};
 use oxlan_tests::node::Node;
-use oxlan_tests::wait::{SOON, until_true};
+use oxlan_tests::wait::{SOON, until, until_true};
 use serde_json::{Value, json};
 
 use super::{
@@ -167,6 +167,150 @@ fn a_token_that_is_replaced_is_read_again() {
         site.write("token", "second")?;
         site.api.put(peer(50));
         wait_for_node(node, "p50")?;
+        wait_until_no_problem(node)
+    });
+}
+
+fn hanging(hang: impl Into<Vec<Verb>>) -> Faults {
+    Faults {
+        hang: hang.into(),
+        ..Faults::default()
+    }
+}
+
+/// The agent has what it knew before, and says what it waits for.
+#[test]
+fn an_agent_starts_while_the_server_hangs() {
+    with_site(2, |site| {
+        site.start()?;
+        let node = site.node(1);
+        let file = node.dirs.state.join("cluster-kube.json");
+        until_true(SOON, "state on disk with both nodes", || {
+            let text = std::fs::read_to_string(&file).unwrap_or_default();
+            Ok(text.contains("node-1") && text.contains("node-2"))
+        })?;
+        let b = site.node(2).add_pod("b")?;
+        node.stop_agent()?;
+        site.api.misbehave(hanging(Verb::ALL));
+        site.spawn_agent(1)?;
+        node.wait_ready()?;
+        let a = node.add_pod("a")?;
+        a.ping(b.ipv4()?.into())?;
+        wait_for_remark(node, "problems", "from the state directory")?;
+        wait_for_remark(node, "problems", "owes the answer to a list of nodes")?;
+        site.api.put(peer(50));
+        site.api.misbehave(Faults::default());
+        wait_for_node(node, "p50")?;
+        wait_until_no_problem(node)
+    });
+}
+
+/// Without anything that it knew before, the agent says in its log what it waits for.
+#[test]
+fn a_new_agent_tells_that_the_server_hangs() {
+    with_site(1, |site| {
+        site.register(1);
+        site.api.misbehave(hanging([Verb::List]));
+        site.spawn_agent(1)?;
+        let node = site.node(1);
+        until_true(SOON, "words on what is waited for", || {
+            Ok(node.log().contains("waiting: the API server")
+                && node.log().contains("owes the answer to a list of nodes"))
+        })?;
+        site.api.misbehave(Faults::default());
+        node.wait_ready()?;
+        wait_until_no_problem(node)
+    });
+}
+
+/// Whether the others know this node is not worth pods that cannot talk.
+#[test]
+fn an_announcement_that_hangs_does_not_hold_forwarding_back() {
+    with_site(1, |site| {
+        site.register(1);
+        site.api.put(peer(50));
+        site.api.misbehave(hanging([Verb::Patch]));
+        site.spawn_agent(1)?;
+        let node = site.node(1);
+        node.wait_ready()?;
+        wait_for_node(node, "p50")?;
+        node.add_pod("a")?;
+        wait_for_remark(
+            node,
+            "problems",
+            "owes the answer to a patch of nodes/status",
+        )?;
+        site.api.misbehave(Faults::default());
+        until_true(SOON, "announcement", || {
+            Ok(super::annotation(&site.api.node("node-1")?, "public-ip") == "192.168.50.1")
+        })?;
+        wait_until_no_problem(node)
+    });
+}
+
+/// The middle of an answer is 20 seconds old then.
+const STALLED: Duration = Duration::from_secs(40);
+
+/// An answer that stops in the middle is given up, and asked for again.
+#[test]
+fn an_answer_that_stops_in_the_middle_is_asked_for_again() {
+    with_site(1, |site| {
+        site.start()?;
+        let node = site.node(1);
+        watched(site)?;
+        site.api.misbehave(Faults {
+            stall: Verb::ALL.into(),
+            ..Faults::default()
+        });
+        // The watch stops, then the list that follows: each is noticed by itself.
+        site.api.put(peer(50));
+        let stopped = "stopped in the middle of an answer";
+        until(STALLED, "notice of the watch", || {
+            wait_for_remark(node, "problems", stopped)
+        })?;
+        site.api.misbehave(Faults::default());
+        wait_for_node(node, "p50")?;
+        wait_until_no_problem(node)?;
+
+        watched(site)?;
+        site.api.misbehave(Faults {
+            stall: vec![Verb::List],
+            ..Faults::default()
+        });
+        site.api.compact();
+        site.api.disconnect();
+        site.api.put(peer(51));
+        wait_for_remark(node, "problems", "owes the answer to a list of nodes")?;
+        until(STALLED, "notice of the list", || {
+            wait_for_remark(node, "problems", stopped)
+        })?;
+        ensure!(names(node)?.contains(&"p50".to_owned()), "p50 is gone");
+        site.api.misbehave(Faults::default());
+        wait_for_node(node, "p51")?;
+        wait_until_no_problem(node)
+    });
+}
+
+/// As a firewall does: no answer, and no refusal.
+const LOST: &str = "table inet lost { chain input { type filter hook input priority 0; tcp dport 6443 drop; tcp sport 6443 drop; } }";
+
+/// A connection is given up after 35 seconds without a word.
+const GIVEN_UP: Duration = Duration::from_secs(60);
+
+#[test]
+fn lost_packets_are_noticed_and_their_end() {
+    with_site(1, |site| {
+        site.start()?;
+        let node = site.node(1);
+        watched(site)?;
+        node.netns.run(&format!("nft {LOST}"))?;
+        site.api.put(peer(50));
+        until(GIVEN_UP, "notice of the outage", || {
+            wait_for_remark(node, "problems", "does not answer since")
+        })?;
+        node.add_pod("a")?;
+        node.netns.run("nft delete table inet lost")?;
+        until(STALLED, "the new node", || wait_for_node(node, "p50"))?;
         wait_until_no_problem(node)
     });
 }
