@@ -13,6 +13,7 @@ use serde_json::Value;
 use tokio::runtime::Runtime;
 
 use crate::netns::Netns;
+use crate::wait::{SOON, until};
 use nodes::Nodes;
 
 /// What every Node has that takes part (Flannel, pkg/subnet/kube/annotations.go).
@@ -120,9 +121,12 @@ impl KubeApi {
             .build()?;
         for place in &self.places {
             let port = self.port;
-            let listener = place.inside(|| {
-                let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-                TcpListener::bind(address).context("cannot listen")
+            // A program that another test is just starting may still have the old socket, until it is another one.
+            let listener = until(SOON, "free port", || {
+                place.inside(|| {
+                    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+                    TcpListener::bind(address).context("cannot listen")
+                })
             })?;
             listener.set_nonblocking(true)?;
             let state = Arc::clone(&self.state);

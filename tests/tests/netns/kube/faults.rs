@@ -292,7 +292,7 @@ fn an_answer_that_stops_in_the_middle_is_asked_for_again() {
 }
 
 /// As a firewall does: no answer, and no refusal.
-const LOST: &str = "table inet lost { chain input { type filter hook input priority 0; tcp dport 6443 drop; tcp sport 6443 drop; } }";
+const LOST: &str = "table inet lost { chain input { type filter hook input priority 0; tcp dport 6443 drop; tcp sport 6443 drop; }; }";
 
 /// A connection is given up after 35 seconds without a word.
 const GIVEN_UP: Duration = Duration::from_secs(60);

@@ -1,6 +1,6 @@
 use kube::runtime::watcher::Event;
 use oxlan_common::addr::Mac;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::super::node::Node;
 use super::super::translate::Keys;
@@ -30,9 +30,14 @@ fn own() -> NodeSpec {
 
 /// A node of the year `made` with this third byte of its prefix.
 fn node(name: &str, made: u32, third: u8) -> Node {
+    node_of(name, format!("{made}-01-01T00:00:00Z").into(), third)
+}
+
+/// A node that says this of when it was made.
+fn node_of(name: &str, made: Value, third: u8) -> Node {
     serde_json::from_value(json!({
         "metadata": {
-            "name": name, "creationTimestamp": format!("{made}-01-01T00:00:00Z"),
+            "name": name, "creationTimestamp": made,
             "annotations": {
                 "flannel.alpha.coreos.com/kube-subnet-manager": "true",
                 "flannel.alpha.coreos.com/backend-type": "vxlan",
@@ -70,6 +75,46 @@ fn of_two_with_one_prefix_the_older_keeps_it_and_both_are_named() {
             "{told}"
         );
     }
+}
+
+/// The times of the API server are compared with each other, and with no clock of this machine.
+#[test]
+fn who_was_made_in_the_future_is_younger_and_who_does_not_say_the_youngest() {
+    let future = "2999-01-01T00:00:00Z";
+    for (keeps, other) in [
+        (json!("2025-01-01T00:00:00Z"), json!(future)),
+        (json!(future), json!("2999-01-01T00:00:01Z")),
+        (json!(future), Value::Null),
+        (json!(future), json!("yesterday")),
+        (json!(future), json!(7)),
+        // By name, which is the same for all.
+        (Value::Null, Value::Null),
+    ] {
+        // The names are in the other order wherever times decide.
+        let [old, young] = if keeps == other {
+            ["aaaa", "bbbbb"]
+        } else {
+            ["bbbbb", "aaaa"]
+        };
+        let nodes = || {
+            [
+                node_of(old, keeps.clone(), 5),
+                node_of(young, other.clone(), 5),
+            ]
+        };
+        let [first, second] = nodes();
+        for nodes in [nodes().into(), vec![second, first]] {
+            let made = version(&table(nodes), &network(), own()).unwrap();
+            let names: Vec<&str> = made.nodes.iter().map(|n| n.name.as_str()).collect();
+            assert_eq!(names, [old, "own"], "{keeps} and {other}");
+        }
+    }
+    let alone = version(
+        &table(vec![node_of("aaaa", Value::Null, 5)]),
+        &network(),
+        own(),
+    );
+    assert_eq!(alone.unwrap().nodes.len(), 2);
 }
 
 #[test]
