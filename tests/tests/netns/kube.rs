@@ -5,14 +5,16 @@ mod faults;
 mod life;
 mod many_nodes;
 mod outage;
+mod underlays;
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use oxlan_tests::cluster::{Cluster, Shape};
+use oxlan_tests::cluster::{Cluster, Families, Shape};
 use oxlan_tests::kube_api::{KubeApi, PREFIX, bare_node};
 use oxlan_tests::node::Node;
 use oxlan_tests::scope::Scope;
+use oxlan_tests::underlay::node_v6;
 use oxlan_tests::wait::{SOON, until, until_true};
 use serde_json::{Value, json};
 
@@ -71,12 +73,22 @@ impl Site {
     /// Registers a node with Kubernetes, as its kubelet does.
     fn register(&self, number: usize) {
         let node = self.node(number);
-        let internal = [node.underlay.to_string()];
+        let v4 = node.underlay.to_string();
+        let internal = match self.cluster.shape.underlay {
+            Families::V4 => vec![v4],
+            Families::V6 => vec![node_v6(node.number).to_string()],
+            Families::Both => vec![v4, node_v6(node.number).to_string()],
+        };
         self.api
             .put(bare_node(&node.name, &node.pod_cidrs, &internal));
     }
 
     fn spawn_agent(&self, number: usize) -> Result<()> {
+        self.spawn_agent_with(number, &[])
+    }
+
+    /// The same with more environment variables.
+    fn spawn_agent_with(&self, number: usize, more: &[(&str, &str)]) -> Result<()> {
         let node = self.node(number);
         let path = |name: &str| self.path(name).display().to_string();
         let environment = [
@@ -88,17 +100,22 @@ impl Site {
                 path(&format!("{}-subnet.env", node.name)),
             ),
         ];
-        let environment: Vec<(&str, &str)> =
-            environment.iter().map(|(k, v)| (*k, v.as_str())).collect();
+        let own = environment.iter().map(|(k, v)| (*k, v.as_str()));
+        let environment: Vec<(&str, &str)> = own.chain(more.iter().copied()).collect();
         node.spawn_agent_with(&environment)
     }
 
     /// Registers every node and starts its agent.
     fn start(&self) -> Result<()> {
+        self.start_with(&[])
+    }
+
+    /// The same with more environment variables.
+    fn start_with(&self, more: &[(&str, &str)]) -> Result<()> {
         let numbers = 1..=self.cluster.nodes.len();
         for number in numbers.clone() {
             self.register(number);
-            self.spawn_agent(number)?;
+            self.spawn_agent_with(number, more)?;
         }
         for number in numbers.clone() {
             self.node(number).wait_ready()?;

@@ -1,8 +1,10 @@
 //! Subnets: got, kept, lost.
 
 use anyhow::{Context, Result, ensure};
-use oxlan_tests::cluster::Shape;
+use oxlan_tests::capture::{Capture, each_family_over_its_own};
+use oxlan_tests::cluster::{Families, Shape};
 use oxlan_tests::node::Node;
+use oxlan_tests::underlay::{UPLINK, node_v6};
 use oxlan_tests::wait::{SOON, until, until_true};
 
 use crate::site::{
@@ -38,10 +40,7 @@ fn nodes_get_subnets_and_keep_them() {
         ensure!(own(first)? == before, "{:?} is not {before:?}", own(first)?);
         wait_for_talk(&a, &b)?;
         // What stands in etcd is what Flannel would have written.
-        let text = site
-            .etcd
-            .ctl(&["get", "--print-value-only", &key(&name(first)?)])?;
-        let written: serde_json::Value = serde_json::from_str(&text)?;
+        let written = written(site, first)?;
         let status = first.oxlan_json("status")?;
         ensure!(written["PublicIP"] == "192.168.50.1", "{written}");
         ensure!(written["PublicIPv6"].is_null(), "{written}");
@@ -50,6 +49,59 @@ fn nodes_get_subnets_and_keep_them() {
         ensure!(data["VNI"] == 1, "{written}");
         ensure!(data["VtepMAC"] == status["vtep_mac"], "{written}");
         Ok(())
+    });
+}
+
+/// What a node has written of itself.
+fn written(site: &Site, node: &Node) -> Result<serde_json::Value> {
+    let key = key(&name(node)?);
+    let text = site.etcd.ctl(&["get", "--print-value-only", &key])?;
+    serde_json::from_str(&text).with_context(|| format!("no JSON: {text}"))
+}
+
+/// Nobody says where the node is on the underlay: the source addresses of its default routes count.
+#[test]
+fn a_node_is_found_by_its_default_routes() {
+    with_site(Shape::nodes(1), 1, false, |site| {
+        site.configure(DUAL)?;
+        let node = &site.cluster.nodes[0];
+        // Not the first address of the device, so that only the route leads to it.
+        node.netns.run_all(&[
+            &format!("ip address add 192.168.50.77/24 dev {UPLINK}"),
+            "ip route replace default via 192.168.50.254 src 192.168.50.77",
+        ])?;
+        site.spawn_anywhere(0, &[])?;
+        node.wait_ready()?;
+        let written = written(site, node)?;
+        ensure!(written["PublicIP"] == "192.168.50.77", "{written}");
+        let v6 = node_v6(1).to_string();
+        ensure!(written["PublicIPv6"] == v6.as_str(), "{written}");
+        wait_for_peace(node)?;
+        node.add_pod("a").map(drop)
+    });
+}
+
+#[test]
+fn nodes_have_an_underlay_of_both_families() {
+    let shape = Shape::nodes(2).over(Families::Both);
+    with_site(shape, 1, false, |site| {
+        site.configure(DUAL)?;
+        let (first, second) = (site.start(0)?, site.start(1)?);
+        wait_for_nodes(first, 2)?;
+        wait_for_nodes(second, 2)?;
+        let written = written(site, first)?;
+        let mac = &first.oxlan_json("status")?["vtep_mac"];
+        ensure!(written["PublicIP"] == "192.168.50.1", "{written}");
+        ensure!(written["PublicIPv6"] == "fd00:50::1", "{written}");
+        for data in ["BackendData", "BackendV6Data"] {
+            ensure!(written[data]["VNI"] == 1, "{data}: {written}");
+            ensure!(written[data]["VtepMAC"] == *mac, "{data}: {written}");
+        }
+        let (a, b) = (first.add_pod("a")?, second.add_pod("b")?);
+        let (scope, switch) = (site.cluster.scope(), &site.cluster.underlay.switch);
+        let capture = Capture::start(scope, switch, "br0", "-t", "udp port 8472")?;
+        wait_for_talk(&a, &b)?;
+        each_family_over_its_own(&capture.finish()?)
     });
 }
 

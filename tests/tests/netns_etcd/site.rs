@@ -2,12 +2,13 @@
 
 use anyhow::{Context, Result};
 use oxlan_tests::binaries::unpacked;
-use oxlan_tests::cluster::{Cluster, Shape};
+use oxlan_tests::cluster::{Cluster, Families, Shape};
 use oxlan_tests::etcd::Etcd;
 use oxlan_tests::node::Node;
 use oxlan_tests::pod::Pod;
 use oxlan_tests::scope::Scope;
 use oxlan_tests::skip::skip;
+use oxlan_tests::underlay::node_v6;
 use oxlan_tests::wait::{SOON, until, until_true};
 
 /// Where Flannel has its keys.
@@ -69,14 +70,25 @@ impl Site {
 
     /// Starts the agent of the node with this index, with more environment variables.
     pub(crate) fn spawn(&self, index: usize, more: &[(&str, &str)]) -> Result<()> {
+        let node = &self.cluster.nodes[index];
+        let (v4, v6) = (node.underlay, node_v6(node.number));
+        let underlay = match self.cluster.shape.underlay {
+            Families::V4 => v4.to_string(),
+            Families::V6 => v6.to_string(),
+            Families::Both => format!("{v4},{v6}"),
+        };
+        let underlay = [("OXLAN_UNDERLAY", underlay.as_str())];
+        self.spawn_anywhere(index, &[&underlay[..], more].concat())
+    }
+
+    /// The same without a word on where the node is on the underlay.
+    pub(crate) fn spawn_anywhere(&self, index: usize, more: &[(&str, &str)]) -> Result<()> {
         let endpoints = self.etcd.endpoints();
-        let underlay = self.cluster.nodes[index].underlay.to_string();
         // Every node has its own; that of the machine is not touched.
         let subnet_env = self.cluster.nodes[index].dirs.run.with_extension("env");
         let subnet_env = subnet_env.display().to_string();
         let mut environment = vec![
             ("OXLAN_SUBNET_ENV", subnet_env.as_str()),
-            ("OXLAN_UNDERLAY", underlay.as_str()),
             ("OXLAN_SOURCE", "etcd"),
             ("OXLAN_ETCD_ENDPOINTS", endpoints.as_str()),
         ];

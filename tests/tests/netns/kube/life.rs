@@ -145,8 +145,12 @@ fn a_changed_network_configuration_is_followed_and_a_wrong_one_reported() {
         let vni = || Ok::<_, anyhow::Error>(node.oxlan_json("status")?["vni"].clone());
         let mut conf = net_conf();
         conf["Backend"]["VNI"] = 7.into();
+        conf["Backend"]["Port"] = 4789.into();
         site.write("net-conf.json", &conf.to_string())?;
         until_true(SOON, "VNI 7", || Ok(vni()? == 7))?;
+        until_true(SOON, "port 4789", || {
+            Ok(node.oxlan_json("status")?["port"] == 4789)
+        })?;
         until_true(SOON, "announced VNI 7", || {
             let data = annotation(&site.api.node("node-1")?, "backend-data");
             Ok(data.as_str().is_some_and(|d| d.contains("\"VNI\":7")))
@@ -158,7 +162,62 @@ fn a_changed_network_configuration_is_followed_and_a_wrong_one_reported() {
         conf["Backend"] = json!({"Type": "vxlan", "VNI": 9});
         site.write("net-conf.json", &conf.to_string())?;
         until_true(SOON, "VNI 9", || Ok(vni()? == 9))?;
+        until_true(SOON, "Flannel's port", || {
+            Ok(node.oxlan_json("status")?["port"] == 8472)
+        })?;
         wait_until_no_problem(node)
+    });
+}
+
+/// Nodes on one link stop to encapsulate, and begin again, while their pods talk.
+#[test]
+fn direct_routing_is_followed() {
+    with_site(2, |site| {
+        site.start()?;
+        let (a, b) = (site.node(1).add_pod("a")?, site.node(2).add_pod("b")?);
+        for (direct, mode) in [(true, "auto"), (false, "vxlan")] {
+            let mut conf = net_conf();
+            conf["Backend"]["DirectRouting"] = direct.into();
+            site.write("net-conf.json", &conf.to_string())?;
+            for (number, other) in [(1, "10.244.2.0/24"), (2, "10.244.1.0/24")] {
+                let node = site.node(number);
+                until_true(SOON, mode, || {
+                    let routes = node.oxlan_json("routes")?;
+                    let mut routes = routes.as_array().into_iter().flatten();
+                    let route = routes.find(|r| r["prefix"] == other);
+                    let is_so = route.is_some_and(|r| r["direct"] == direct);
+                    Ok(is_so && node.oxlan_json("status")?["mode"] == mode)
+                })?;
+            }
+            a.ping(b.ipv4()?.into()).context(mode)?;
+            b.ping(a.ipv4()?.into()).context(mode)?;
+        }
+        Ok(())
+    });
+}
+
+/// Agents with another prefix find each other by it, and nobody else.
+#[test]
+fn annotations_have_the_prefix_that_is_wanted() {
+    with_site(2, |site| {
+        site.start_with(&[("OXLAN_ANNOTATION_PREFIX", "oxlan.example.com/blue")])?;
+        let node = site.api.node("node-1")?;
+        let annotations = &node["metadata"]["annotations"];
+        assert_eq!(
+            annotations["oxlan.example.com/blue-public-ip"],
+            "192.168.50.1"
+        );
+        assert_eq!(annotation(&node, "public-ip"), serde_json::Value::Null);
+        let mac = "02:f1:a0:00:00:07";
+        site.api
+            .put(flannel_node("f", "10.244.7.0/24", "192.168.50.7", mac));
+        let (a, b) = (site.node(1).add_pod("a")?, site.node(2).add_pod("b")?);
+        a.ping(b.ipv4()?.into())?;
+        wait_for_remark(
+            site.node(1),
+            "notes",
+            "without annotations of Oxlan or Flannel: f",
+        )
     });
 }
 
