@@ -56,10 +56,12 @@ impl Announcer {
         self.problem.as_deref()
     }
 
-    /// What is wanted is there already.
-    pub(super) fn nothing_to_do(&mut self) {
+    /// What is wanted is there already. Whether that is news.
+    pub(super) fn nothing_to_do(&mut self) -> bool {
+        let news = !self.attempted || self.problem.is_some();
         self.attempted = true;
         self.problem = None;
+        news
     }
 
     /// Whether a patch can be sent now.

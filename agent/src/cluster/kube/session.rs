@@ -459,7 +459,11 @@ impl Session {
         traces::Kind::Kube.leave(&self.own.state_dir, &trace);
         let vni = self.network.vni;
         match announce::patch(own, &spec.vteps, vni, &self.keys, Timestamp::now()) {
-            None => self.announcer.nothing_to_do(),
+            None => {
+                if self.announcer.nothing_to_do() {
+                    self.mark();
+                }
+            }
             Some(patch) => {
                 let client = &self.connection.client;
                 self.announcer.send(client, &self.own.node, patch);
