@@ -238,7 +238,8 @@ fn an_announcement_without_an_answer(fault: Faults) {
         site.api.misbehave(fault);
         site.spawn_agent(1)?;
         let node = site.node(1);
-        node.wait_ready()?;
+        // The announcement's five seconds come before the start.
+        until(SOON * 2, "start", || node.wait_ready())?;
         wait_for_node(node, "p50")?;
         node.add_pod("a")?;
         let said = "owes the answer to a patch of nodes/status";
