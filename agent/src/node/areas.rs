@@ -222,7 +222,7 @@ impl Reconciler {
                 && self.xdp.does_without(f.ifindex, error)
             {
                 desired.remove(f);
-                self.choose_xdp(report);
+                self.choose_xdp(first, report);
                 continue;
             }
             complete &= done.is_ok();

@@ -169,8 +169,9 @@ fn loss(nic: &Nic) -> Option<String> {
 }
 
 impl Reconciler {
-    /// Chooses for each uplink.
-    pub(super) fn choose_xdp(&mut self, report: &mut Report) {
+    /// Chooses for each uplink. The agent does not start where the administrator's wish cannot be fulfilled; an
+    /// uplink that comes later is a problem to tell, for the others go on.
+    pub(super) fn choose_xdp(&mut self, first: bool, report: &mut Report) {
         self.xdp.forget(&self.uplinks);
         let ethernet = self.uplinks.iter().filter(|u| u.ethernet);
         let wanted: Vec<u32> = ethernet.map(|u| u.ifindex).collect();
@@ -192,7 +193,12 @@ impl Reconciler {
                 tracing::info!(%device, used = choice.used, reason, "XDP");
             }
             if !choice.used && self.xdp.wish == XdpWish::On {
-                report.problem(format!("no XDP in spite of --xdp on: {}", choice.reason));
+                let problem = format!("no XDP in spite of --xdp on: {}", choice.reason);
+                if first {
+                    report.retry(problem);
+                } else {
+                    report.problem(problem);
+                }
             }
             choices.insert(*ifindex, choice);
         }
