@@ -7,12 +7,13 @@ use aya::util::KernelVersion;
 use oxlan_tests::capture::Capture;
 use oxlan_tests::cluster::{Cluster, Families, Shape, with_cluster};
 use oxlan_tests::cni::Call;
+use oxlan_tests::fabric::{UPLINKS, router_v4, with_fabric};
 use oxlan_tests::node::Node;
 use oxlan_tests::pod::{IFNAME, Pod};
 use oxlan_tests::run::host;
 use oxlan_tests::skip::skip;
 use oxlan_tests::traffic::udp_stream::UdpStream;
-use oxlan_tests::traffic::{End, tcp};
+use oxlan_tests::traffic::{End, tcp, udp};
 use oxlan_tests::underlay::UPLINK;
 use oxlan_tests::wait::{SOON, until_true};
 
@@ -356,40 +357,118 @@ fn somebody_elses_program_is_left_alone() {
     });
 }
 
-/// A bridge has no driver that could run it, and a VLAN device has none at all.
+/// Uplinks that only routes tell of count, too: the address is on the loopback.
+#[test]
+fn it_is_refused_for_uplinks_that_only_routes_tell_of() {
+    with_fabric(2, "", |fabric| {
+        let node = &fabric.nodes[0];
+        let hides_tags = |value: &str| {
+            let line = |uplink| {
+                node.netns
+                    .run(&format!("ethtool -K {uplink} rxvlan {value}"))
+            };
+            UPLINKS.into_iter().try_for_each(|u| line(u).map(drop))
+        };
+        hides_tags("on")?;
+        refuses(node, "rxvlan off")?;
+        hides_tags("off")?;
+        let add = format!("ip link add link {} name tagged type vlan id 5", UPLINKS[0]);
+        if !makes_device(node, &add)? {
+            return Ok(());
+        }
+        node.netns.run_all(&[
+            "ip link set tagged up",
+            &format!(
+                "ip route replace 192.168.50.0/24 src {} via {} dev tagged onlink",
+                node.underlay,
+                router_v4(0, node.number)
+            ),
+        ])?;
+        refuses(node, "is a VLAN device")
+    });
+}
+
+/// Adds a device, or says that this kernel has no such devices.
+fn makes_device(node: &Node, line: &str) -> Result<bool> {
+    match node.netns.run(line) {
+        Ok(_) => Ok(true),
+        Err(error) if format!("{error:#}").contains("Unknown device type") => {
+            skip(&format!("not every kernel has the module for `{line}`"));
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// A bridge has no driver that could run it, and a VLAN device has none at all; TC does all of the work there.
 #[test]
 fn uplinks_without_native_xdp() {
-    with_cluster(Shape::nodes(1), |cluster| {
-        let node = &cluster.nodes[0];
-        let address = format!("{}/24", node.underlay);
+    with_cluster(Shape::nodes(2), |cluster| {
+        let (a, b) = pods(cluster)?;
+        for node in &cluster.nodes {
+            node.stop_agent()?;
+        }
         for (kind, device, why) in [
             ("bridge", "bridge", "no native XDP"),
             ("vlan", "vlan id 5", "is a VLAN device"),
         ] {
-            if node.agent_pid().is_ok() {
-                node.stop_agent()?;
-            }
-            let add = format!("ip link add link {UPLINK} name up-{kind} type {device}");
-            if let Err(error) = node.netns.run(&add) {
-                // Not every kernel has the module.
-                ensure!(
-                    format!("{error:#}").contains("Unknown device type"),
-                    "{error:#}"
-                );
-                skip(&format!("this kernel has no devices of the type {kind}"));
+            if !move_uplinks(cluster, kind, device)? {
                 continue;
             }
-            node.netns.run_all(&[
-                &format!("ip address del {address} dev {UPLINK}"),
-                &format!("ip link set up-{kind} up"),
-                &format!("ip address add {address} dev up-{kind}"),
-            ])?;
-            refuses(node, why)?;
-            node.netns.run_all(&[
-                &format!("ip link del up-{kind}"),
-                &format!("ip address add {address} dev {UPLINK}"),
-            ])?;
+            refuses(&cluster.nodes[0], why)?;
+            for node in &cluster.nodes {
+                node.spawn_agent_with(&[("OXLAN_XDP", "auto")])?;
+                node.wait_ready()?;
+            }
+            pods_talk_by_tc(cluster, &a, &b).with_context(|| format!("over a {kind}"))?;
+            for node in &cluster.nodes {
+                node.stop_agent()?;
+                node.netns.run_all(&[
+                    &format!("ip link del up-{kind}"),
+                    &format!("ip address add {}/24 dev {UPLINK}", node.underlay),
+                ])?;
+            }
         }
         Ok(())
     });
+}
+
+/// Puts a device of this kind over each node's uplink, with its underlay address, if this kernel has such ones.
+fn move_uplinks(cluster: &Cluster, kind: &str, device: &str) -> Result<bool> {
+    for node in &cluster.nodes {
+        let add = format!("ip link add link {UPLINK} name up-{kind} type {device}");
+        if !makes_device(node, &add)? {
+            return Ok(false);
+        }
+        let address = format!("{}/24", node.underlay);
+        node.netns.run_all(&[
+            &format!("ip address del {address} dev {UPLINK}"),
+            &format!("ip link set up-{kind} up"),
+            &format!("ip address add {address} dev up-{kind}"),
+        ])?;
+        if kind == "bridge" {
+            let line = format!("ip link set {UPLINK} master up-{kind}");
+            node.netns.run(&line)?;
+        }
+    }
+    Ok(true)
+}
+
+/// Pods of two nodes exchange pings, datagrams and streams, which the programs of TC deliver.
+fn pods_talk_by_tc(cluster: &Cluster, a: &Pod, b: &Pod) -> Result<()> {
+    let node = &cluster.nodes[1];
+    let before = [node.verdicts("from-vtep")?, node.verdicts("from-vtep-xdp")?];
+    for (from, to) in a.addresses().zip(b.addresses()) {
+        until_true(SOON, "way to the other node", || Ok(a.ping(to).is_ok()))?;
+        let (from, to) = (End::new(&a.netns, from), End::new(&b.netns, to));
+        tcp::transfer(from, to, 1 << 20)?;
+        udp::exchange(from, to, 1400, 3)?;
+        udp::exchange(from, to, 4000, 3)?;
+    }
+    let after = [node.verdicts("from-vtep")?, node.verdicts("from-vtep-xdp")?];
+    ensure!(
+        after[0] > before[0] + 10 && after[1] == before[1],
+        "{before:?} packets by TC and by XDP, then {after:?}"
+    );
+    Ok(())
 }
