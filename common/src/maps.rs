@@ -28,11 +28,14 @@ pub const MAX_PREFIX_LENGTHS: usize = 8;
 /// recently used flow makes room for a new one.
 pub const MAX_FLOWS: u32 = 16384;
 
-/// Different sets of equal next hops that there can be; nodes behind the same routers share one.
+/// Default for the different sets of equal next hops that there can be; nodes behind the same routers share one.
 pub const MAX_HOP_SETS: u32 = 128;
-/// Capacity of `HOPS`, which takes its memory when it is made: all sets may change at once, and no set goes
-/// before routes refer to another one.
-pub const HOP_SETS_CAPACITY: u32 = 2 * MAX_HOP_SETS;
+/// Capacity of `HOPS` for so many sets, which takes its memory when it is made: all sets may change at once, and
+/// no set goes before routes refer to another one.
+#[must_use]
+pub const fn hop_sets_capacity(sets: u32) -> u32 {
+    sets.saturating_mul(2)
+}
 /// Next hops of one set.
 pub const MAX_HOPS: usize = 8;
 /// Buckets of flows that share a set's next hops, a power of two: a next hop's part is exact to one of them.

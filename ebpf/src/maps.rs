@@ -10,8 +10,9 @@ use oxlan_common::addr::Addr;
 use oxlan_common::counters::SLOTS;
 use oxlan_common::limit::ANSWER_BUCKETS;
 use oxlan_common::maps::{
-    AuditRecord, BULK_BUCKETS, Config, Counter, FlowKey, FlowValue, HOP_SETS_CAPACITY, HopsValue,
-    MAX_FLOWS, MAX_POD_ADDRESSES, MAX_ROUTES, MAX_VTEPS, PodValue, RouteKey, RouteValue, VtepValue,
+    AuditRecord, BULK_BUCKETS, Config, Counter, FlowKey, FlowValue, HopsValue, MAX_FLOWS,
+    MAX_HOP_SETS, MAX_POD_ADDRESSES, MAX_ROUTES, MAX_VTEPS, PodValue, RouteKey, RouteValue,
+    VtepValue, hop_sets_capacity,
 };
 
 /// Memory for an entry is taken when the entry is made, not for the whole capacity at load.
@@ -34,7 +35,8 @@ pub(crate) static VTEPS: HashMap<Addr, VtepValue, { MAX_VTEPS as usize }, NO_PRE
 
 /// Equal next hops of routes that have several.
 #[btf_map]
-pub(crate) static HOPS: HashMap<u32, HopsValue, { HOP_SETS_CAPACITY as usize }> = HashMap::new();
+pub(crate) static HOPS: HashMap<u32, HopsValue, { hop_sets_capacity(MAX_HOP_SETS) as usize }> =
+    HashMap::new();
 
 /// Flows between pods that the host translates; the least recently used goes first.
 #[btf_map]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
-use oxlan_common::maps::{MAX_FLOWS, MAX_POD_ADDRESSES, MAX_ROUTES, MAX_VTEPS};
+use oxlan_common::maps::{MAX_FLOWS, MAX_HOP_SETS, MAX_POD_ADDRESSES, MAX_ROUTES, MAX_VTEPS};
 use tracing_subscriber::EnvFilter;
 
 use super::{Directories, source};
@@ -51,6 +51,9 @@ pub(super) struct Options {
     /// Most flows between pods that this node's host translates (services, published ports) at the same time
     #[arg(long, env = "OXLAN_MAX_FLOWS", value_name = "N", default_value_t = MAX_FLOWS, value_parser = clap::value_parser!(u32).range(1..))]
     max_flows: u32,
+    /// Most different sets of equal next hops; nodes behind the same routers share one
+    #[arg(long, env = "OXLAN_MAX_HOP_SETS", value_name = "N", default_value_t = MAX_HOP_SETS, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    max_hop_sets: u32,
     #[command(flatten)]
     runtime: RuntimeOptions,
     /// What to log: error, warn, info, debug or trace, or rules as `info,oxlan::node=trace`
@@ -134,6 +137,7 @@ pub(super) fn run(options: Options) -> anyhow::Result<()> {
             max_routes: options.max_routes,
             max_vteps: options.max_nodes,
             max_flows: options.max_flows,
+            max_hop_sets: options.max_hop_sets,
         },
         uplink: options.uplink,
         unmasqueraded: options.no_masquerade_to,

@@ -11,8 +11,8 @@ use aya::{Btf, Ebpf, EbpfLoader, Pod};
 use oxlan_common::addr::Addr;
 use oxlan_common::counters::SLOTS;
 use oxlan_common::maps::{
-    Config, Counter, FlowKey, FlowValue, HOP_SETS_CAPACITY, HopsValue, MAP_ABI, PodValue, RouteKey,
-    RouteValue, VtepValue,
+    Config, Counter, FlowKey, FlowValue, HopsValue, MAP_ABI, PodValue, RouteKey, RouteValue,
+    VtepValue, hop_sets_capacity,
 };
 
 use super::pins::Pins;
@@ -25,9 +25,17 @@ const NO_PREALLOC: u32 = 1;
 /// Name of the map of translated flows.
 pub(super) const FLOWS: &str = "FLOWS";
 
-/// The options of `oxlan agent` that set the capacities of `PODS`, `ROUTES`, `VTEPS` and `FLOWS`.
-pub(crate) const CAPACITY_OPTIONS: [&str; 4] =
-    ["--max-pods", "--max-routes", "--max-nodes", "--max-flows"];
+/// The options of `oxlan agent` that set the capacities of `PODS`, `ROUTES`, `VTEPS`, `FLOWS` and `HOPS`.
+pub(crate) const CAPACITY_OPTIONS: [&str; 5] = [
+    "--max-pods",
+    "--max-routes",
+    "--max-nodes",
+    "--max-flows",
+    HOP_SETS_OPTION,
+];
+
+/// The one for `HOPS`, which the reconciler never fills: it counts the sets itself.
+pub(crate) const HOP_SETS_OPTION: &str = "--max-hop-sets";
 
 /// What a map must look like to be used by this version's programs.
 pub(super) struct MapSpec {
@@ -76,7 +84,7 @@ pub(super) const PINNED_MAPS: [MapSpec; 7] = [
         key_size: size_of::<u32>(),
         value_size: size_of::<HopsValue>(),
         flags: 0,
-        capacity: Capacity::Fixed(HOP_SETS_CAPACITY),
+        capacity: Capacity::Option(|options| hop_sets_capacity(options.max_hop_sets)),
     },
     MapSpec {
         name: FLOWS,
@@ -168,7 +176,8 @@ fn assemble(
     mut ebpf: Ebpf,
     pinned: Vec<(&'static str, MapData)>,
 ) -> Result<Datapath, DatapathError> {
-    let [for_pods, for_routes, for_nodes, for_flows] = CAPACITY_OPTIONS;
+    let [for_pods, for_routes, for_nodes, for_flows, for_hops] = CAPACITY_OPTIONS;
+    let hop_sets = hop_sets_capacity(options.max_hop_sets);
     Ok(Datapath {
         pins,
         mode,
@@ -178,7 +187,7 @@ fn assemble(
         pods: table(&mut ebpf, "PODS", options.max_pod_addresses, for_pods)?,
         routes: table(&mut ebpf, "ROUTES", options.max_routes, for_routes)?,
         vteps: table(&mut ebpf, "VTEPS", options.max_vteps, for_nodes)?,
-        hops: table(&mut ebpf, "HOPS", HOP_SETS_CAPACITY, "")?,
+        hops: table(&mut ebpf, "HOPS", hop_sets, for_hops)?,
         flows: table(&mut ebpf, FLOWS, options.max_flows, for_flows)?,
         carried: Mutex::new(BTreeSet::new()),
         config: Mutex::new(typed::<Array<MapData, Config>>(&mut ebpf, "CONFIG")?),

@@ -28,8 +28,8 @@ use aya::programs::links::FdLink;
 use oxlan_common::addr::Addr;
 use oxlan_common::counters::{DropReason, Verdict};
 use oxlan_common::maps::{
-    Config, Counter, FlowKey, FlowValue, HopsValue, MAX_FLOWS, MAX_POD_ADDRESSES, MAX_ROUTES,
-    MAX_VTEPS, PodValue, RouteKey, RouteValue, VtepValue,
+    Config, Counter, FlowKey, FlowValue, HopsValue, MAX_FLOWS, MAX_HOP_SETS, MAX_POD_ADDRESSES,
+    MAX_ROUTES, MAX_VTEPS, PodValue, RouteKey, RouteValue, VtepValue,
 };
 
 pub use attach::{Attached, Attachment};
@@ -43,6 +43,7 @@ pub use xdp::{attached_xdp, foreign_xdp};
 
 #[cfg(test)]
 pub(crate) use load::CAPACITY_OPTIONS;
+pub(crate) use load::HOP_SETS_OPTION;
 use pins::Pins;
 use table::TableData;
 
@@ -67,6 +68,8 @@ pub struct Options {
     pub max_vteps: u32,
     /// Capacity of `FLOWS`: flows between pods that the host translates.
     pub max_flows: u32,
+    /// Different sets of equal next hops; `HOPS` has room for twice as many.
+    pub max_hop_sets: u32,
 }
 
 impl Default for Options {
@@ -77,6 +80,7 @@ impl Default for Options {
             max_routes: MAX_ROUTES,
             max_vteps: MAX_VTEPS,
             max_flows: MAX_FLOWS,
+            max_hop_sets: MAX_HOP_SETS,
         }
     }
 }

@@ -3,19 +3,20 @@
 
 use std::collections::BTreeMap;
 
-use oxlan_common::maps::MAX_HOP_SETS;
+use oxlan_common::maps::MAX_HOPS;
 use tokio::runtime::Handle;
 
 use super::events::Dirty;
 use super::pass::Reconciler;
 use super::report::Report;
 use crate::cluster::NodeSpec;
-use crate::datapath::DatapathError;
+use crate::datapath::{DatapathError, HOP_SETS_OPTION};
 use crate::host::masquerade::{self, Masquerade};
 use crate::host::nftables;
 use crate::pods::PodError;
 use crate::reconcile::apply::ApplyError;
 use crate::reconcile::desire::{self, Facts};
+use crate::reconcile::hops::Unspread;
 use crate::reconcile::observe::{self, Which};
 use crate::reconcile::{Found, Planned, apply, filters, host, tables};
 
@@ -180,12 +181,7 @@ impl Reconciler {
         for (error, entries) in no_room.into_values() {
             report.retry(format!("{entries} entries have no room: {error}"));
         }
-        if desired.unspread > 0 {
-            report.problem(format!(
-                "{} pod CIDRs are behind more different sets of next hops than the {MAX_HOP_SETS} that are spread: packets there take the first next hop only",
-                desired.unspread
-            ));
-        }
+        report_unspread(desired.unspread, facts.max_hop_sets, report);
         if complete {
             self.settled.tables = Some(desired);
         }
@@ -239,5 +235,20 @@ impl Reconciler {
         if complete {
             self.settled.filters = desired;
         }
+    }
+}
+
+/// Flows that are not spread as the kernel's routes ask for.
+fn report_unspread(unspread: Unspread, max_hop_sets: u32, report: &mut Report) {
+    let Unspread { no_room, cut } = unspread;
+    if no_room > 0 {
+        report.problem(format!(
+            "{no_room} pod CIDRs are behind more different sets of next hops than there is room for ({max_hop_sets}): packets there take the first next hop only; {HOP_SETS_OPTION} makes room"
+        ));
+    }
+    if cut > 0 {
+        report.problem(format!(
+            "{cut} pod CIDRs are behind more than {MAX_HOPS} equal next hops: packets there take {MAX_HOPS} of them, whichever the kernel names first"
+        ));
     }
 }

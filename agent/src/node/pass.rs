@@ -54,6 +54,8 @@ pub(super) struct Reconciler {
     state_dir: PathBuf,
     pub(super) xdp: Xdp,
     pub(super) cluster: Arc<ClusterConfig>,
+    /// How many different sets of next hops the datapath has room for.
+    max_hop_sets: u32,
     /// Whether reading a version or whole maps has left memory free that should go back.
     pub(super) untidy: bool,
     /// Why the newest version of the cluster is not in force.
@@ -116,6 +118,7 @@ impl Reconciler {
             state_dir: options.state_dir.clone(),
             xdp: Xdp::new(options.xdp),
             cluster,
+            max_hop_sets: options.datapath.max_hop_sets,
             untidy: true,
             rejected: None,
             uplinks: Vec::new(),
@@ -236,6 +239,7 @@ impl Reconciler {
             mtu: pod_mtu,
             tunnel_mtu: mtu.map_or(pod_mtu, |m| desire::tunnel_mtu(m, own)),
             pods: &pods,
+            max_hop_sets: self.max_hop_sets,
         };
         if host {
             check_addresses(own, &pods, report);

@@ -43,6 +43,8 @@ pub struct Facts<'a> {
     pub mtu: u16,
     /// MTU of the overlay device, bytes.
     pub tunnel_mtu: u16,
+    /// So many different sets of next hops may be there.
+    pub max_hop_sets: u32,
     /// The complete pods.
     pub pods: &'a [DesiredPod],
 }
@@ -271,7 +273,7 @@ impl<'a> Facts<'a> {
 /// What should be in the maps.
 #[must_use]
 pub fn tables(facts: &Facts<'_>, overlay_ifindex: u32) -> Tables {
-    let mut sets = Sets::default();
+    let mut sets = Sets::with_room(facts.max_hop_sets);
     let mut routes = BTreeMap::new();
     for node in &facts.cluster.nodes {
         for prefix in &node.pod_cidrs {
@@ -283,7 +285,7 @@ pub fn tables(facts: &Facts<'_>, overlay_ifindex: u32) -> Tables {
         pods: pods(facts, overlay_ifindex),
         routes,
         hops: sets.values,
-        unspread: sets.refused,
+        unspread: sets.unspread,
         vteps: facts.others().flat_map(vteps).collect(),
         config: config(facts, overlay_ifindex),
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytemuck::Zeroable;
 use oxlan_common::addr::Addr;
-use oxlan_common::maps::{HOP_BUCKETS, Hop, HopsValue, MAX_HOP_SETS, MAX_HOPS};
+use oxlan_common::maps::{HOP_BUCKETS, Hop, HopsValue, MAX_HOPS};
 
 use crate::host::paths::{Path, Share};
 
@@ -12,32 +12,53 @@ use crate::host::paths::{Path, Share};
 ///
 /// The key of a set follows from what is in it, so a set never changes while routes refer to it: a route
 /// goes over to another set.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Sets {
     /// By key.
     pub(super) values: BTreeMap<u32, HopsValue>,
-    /// Routes for whose set there was no room.
-    pub(super) refused: usize,
+    /// What the routes do not get.
+    pub(super) unspread: Unspread,
+    /// So many sets may be there.
+    room: usize,
+}
+
+/// Routes whose flows are not spread as the kernel's routes say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Unspread {
+    /// There was no room for their set, so they have the first next hop only.
+    pub no_room: usize,
+    /// They have more next hops than a set takes.
+    pub cut: usize,
 }
 
 impl Sets {
+    /// None yet, and room for so many.
+    pub(super) fn with_room(room: u32) -> Self {
+        Self {
+            values: BTreeMap::new(),
+            unspread: Unspread::default(),
+            room: usize::try_from(room).unwrap_or(usize::MAX),
+        }
+    }
+
     /// The key of the next hops of the way to `underlay`; 0 if there is only one, or no room.
     pub(super) fn key_of(&mut self, path: &Path, underlay: Addr) -> u32 {
         let Some(set) = set(path, underlay) else {
             return 0;
         };
         let mut key = key(&set);
+        self.unspread.cut += usize::from(path.shares.len() > MAX_HOPS);
         loop {
             match self.values.get(&key) {
                 Some(have) if *have == set => return key,
                 // Two sets with one key are as rare as it gets.
                 Some(_) => key = key.wrapping_add(1).max(1),
-                None if self.values.len() < MAX_HOP_SETS as usize => {
+                None if self.values.len() < self.room => {
                     self.values.insert(key, set);
                     return key;
                 }
                 None => {
-                    self.refused += 1;
+                    self.unspread.no_room += 1;
                     return 0;
                 }
             }

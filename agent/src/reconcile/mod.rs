@@ -7,7 +7,7 @@
 pub mod apply;
 pub mod desire;
 pub mod filters;
-mod hops;
+pub mod hops;
 pub mod host;
 pub mod mtu;
 pub mod observe;

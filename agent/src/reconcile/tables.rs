@@ -9,6 +9,7 @@ use oxlan_common::maps::{
     Config, HopsValue, PodValue, RouteKey, RouteValue, VtepValue, pod_flags, route_flags,
 };
 
+use super::hops::Unspread;
 use super::{Found, Planned};
 
 /// What should be in the maps.
@@ -20,8 +21,8 @@ pub struct Desired {
     pub routes: BTreeMap<RouteKey, RouteValue>,
     /// `HOPS`.
     pub hops: BTreeMap<u32, HopsValue>,
-    /// Prefixes for whose next hops `HOPS` has no room: they have the first one only.
-    pub unspread: usize,
+    /// Prefixes whose next hops are not all in `HOPS`.
+    pub unspread: Unspread,
     /// `VTEPS`.
     pub vteps: BTreeMap<Addr, VtepValue>,
     /// `CONFIG`.

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use oxlan_tests::cluster::{Cluster, Shape, with_cluster};
+use oxlan_tests::fabric::{router_v4, with_fabric};
 use oxlan_tests::node::Node;
 use oxlan_tests::wait::{SOON, until_true};
 
@@ -96,5 +97,40 @@ fn an_agent_does_not_start_with_a_cluster_that_is_too_large() {
         ensure!(!ended.success(), "it ended with {ended}");
         ensure!(node.log().contains("--max-nodes"), "{}", node.log());
         Ok(())
+    });
+}
+
+/// Whether the node's problems speak of something, or wait until they do.
+fn wait_for_problem(node: &Node, named: &str, wanted: bool) -> Result<()> {
+    until_true(SOON, &format!("word of {named}, or none"), || {
+        let problems = node.oxlan_json("status")?["problems"].to_string();
+        Ok(problems.contains(named) == wanted)
+    })
+}
+
+/// Two sets of next hops where there is room for one, and a set of more next hops than it can have.
+#[test]
+fn more_next_hops_than_there_is_room_for() {
+    with_fabric(3, "", |fabric| {
+        fabric.start()?;
+        let [node, other] = [&fabric.nodes[0], &fabric.nodes[1]];
+        restart_with(node, ("OXLAN_MAX_HOP_SETS", "1"))?;
+        wait_for_problem(node, "next hops", false)?;
+        let (a, b) = (node.add_pod("a")?, other.add_pod("b")?);
+        let to = format!("{}/32 src {}", other.underlay, node.underlay);
+        let route = |hops: &str| node.netns.run(&format!("ip route replace {to} {hops}"));
+        let [left, right] = [0, 1].map(|at| router_v4(at, node.number));
+        route(&format!(
+            "nexthop via {left} weight 1 nexthop via {right} weight 3"
+        ))?;
+        wait_for_problem(node, "--max-hop-sets", true)?;
+        b.addresses().try_for_each(|to| a.ping(to))?;
+
+        node.netns.run(&format!("ip route del {to}"))?;
+        wait_for_problem(node, "next hops", false)?;
+        restart_with(node, ("OXLAN_MAX_HOP_SETS", "2"))?;
+        let nine = (0..9).map(|at| format!("nexthop via 10.60.0.{} dev eth0 onlink", 100 + at));
+        route(&nine.collect::<Vec<_>>().join(" "))?;
+        wait_for_problem(node, "more than 8 equal next hops", true)
     });
 }

@@ -74,6 +74,7 @@ fn with_mode<T>(mode: Mode, node: &str, test: impl FnOnce(&Facts<'_>) -> T) -> T
         ways: &ways(),
         mtu: 1450,
         tunnel_mtu: 1450,
+        max_hop_sets: 128,
         pods: &pods,
     })
 }

@@ -6,6 +6,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::host::paths::NextHop;
 
+/// Sets that there may be.
+const ROOM: u32 = 5;
+
 fn share(index: u32, weight: u16) -> Share {
     let address: IpAddr = format!("10.0.{index}.1").parse().unwrap();
     Share {
@@ -59,14 +62,14 @@ fn parts_are_as_large_as_weights() {
 #[test]
 fn one_next_hop_needs_no_set() {
     assert_eq!(set(&path(&[share(1, 1)], &[share(2, 1)]), node()), None);
-    let mut sets = Sets::default();
+    let mut sets = Sets::with_room(ROOM);
     assert_eq!(sets.key_of(&path(&[share(1, 1)], &[]), node()), 0);
     assert!(sets.values.is_empty());
 }
 
 #[test]
 fn nodes_behind_the_same_next_hops_share_a_set() {
-    let mut sets = Sets::default();
+    let mut sets = Sets::with_room(ROOM);
     let fabric = path(&[share(1, 1), share(2, 1)], &[]);
     let key = sets.key_of(&fabric, node());
     assert_ne!(key, 0);
@@ -88,17 +91,17 @@ fn nodes_behind_the_same_next_hops_share_a_set() {
     );
     assert_eq!(second, third);
     assert_eq!(sets.values.len(), 2);
-    assert_eq!(sets.refused, 0);
+    assert_eq!(sets.unspread, Unspread::default());
 }
 
 #[test]
 fn what_has_no_room_has_one_next_hop() {
-    let mut sets = Sets::default();
-    for index in 1..=MAX_HOP_SETS + 3 {
+    let mut sets = Sets::with_room(ROOM);
+    for index in 1..=ROOM + 3 {
         let key = sets.key_of(&path(&[share(index, 1), share(index + 1, 1)], &[]), node());
-        assert_eq!(key == 0, index > MAX_HOP_SETS, "{index}");
+        assert_eq!(key == 0, index > ROOM, "{index}");
     }
-    assert_eq!(sets.refused, 3);
+    assert_eq!(sets.unspread, Unspread { no_room: 3, cut: 0 });
     // Who has one keeps it.
     assert_ne!(
         sets.key_of(&path(&[share(1, 1), share(2, 1)], &[]), node()),
@@ -112,6 +115,11 @@ fn more_next_hops_than_fit_are_left_out() {
     let parts = parts(&path(&many, &[share(13, 1)]));
     assert_eq!(parts.len(), MAX_HOPS);
     assert!(parts.values().all(|part| *part == 8), "{parts:?}");
+    let mut sets = Sets::with_room(ROOM);
+    for shares in [&many[..], &many[..MAX_HOPS + 1], &many[..MAX_HOPS]] {
+        sets.key_of(&path(shares, &[share(13, 1)]), node());
+    }
+    assert_eq!(sets.unspread, Unspread { no_room: 0, cut: 2 });
 }
 
 proptest! {

@@ -82,7 +82,7 @@ fn nodes_are_known_before_routes_and_forgotten_after_them() {
         pods: BTreeMap::from([(address(2), pod(7))]),
         routes: BTreeMap::from([(route_key(2), route(1))]),
         hops: BTreeMap::from([(1, hops(2))]),
-        unspread: 0,
+        unspread: Unspread::default(),
         vteps: BTreeMap::from([(address(20), vtep(2))]),
         config: config(1),
     };
@@ -90,7 +90,7 @@ fn nodes_are_known_before_routes_and_forgotten_after_them() {
         pods: BTreeMap::from([(address(3), pod(8))]),
         routes: BTreeMap::from([(route_key(3), route(1))]),
         hops: BTreeMap::from([(2, hops(2))]),
-        unspread: 0,
+        unspread: Unspread::default(),
         vteps: BTreeMap::from([(address(30), vtep(3))]),
         config: config(0),
     };
@@ -120,7 +120,7 @@ fn what_was_not_looked_at_is_left_alone() {
         pods: BTreeMap::from([(address(2), pod(7))]),
         routes: BTreeMap::new(),
         hops: BTreeMap::new(),
-        unspread: 0,
+        unspread: Unspread::default(),
         vteps: BTreeMap::new(),
         config: config(1),
     };
@@ -133,7 +133,7 @@ fn a_changed_entry_is_told_with_what_it_was() {
         pods: BTreeMap::new(),
         routes: BTreeMap::from([(route_key(2), route(1))]),
         hops: BTreeMap::new(),
-        unspread: 0,
+        unspread: Unspread::default(),
         vteps: BTreeMap::new(),
         config: config(1),
     };
@@ -161,7 +161,7 @@ prop_compose! {
             pods: pods.into_iter().map(|(k, v)| (address(k), pod(v))).collect(),
             routes: routes.into_iter().map(|(k, v)| (route_key(k), route(v))).collect(),
             hops: hops.into_iter().map(|(k, v)| (k, self::hops(v))).collect(),
-            unspread: 0,
+            unspread: Unspread::default(),
             vteps: vteps.into_iter().map(|(k, v)| (address(k), vtep(v))).collect(),
             config: config(vni),
         }
