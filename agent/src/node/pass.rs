@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
+use oxlan_common::wire::{MIN_MTU_V6, OVERHEAD_V6};
 use tokio::runtime::Handle;
 
 use super::events::Dirty;
@@ -53,9 +54,9 @@ pub(super) struct Reconciler {
     subnet_env: Option<PathBuf>,
     state_dir: PathBuf,
     pub(super) xdp: Xdp,
-    pub(super) cluster: Arc<ClusterConfig>,
     /// How many different sets of next hops the datapath has room for.
     max_hop_sets: u32,
+    pub(super) cluster: Arc<ClusterConfig>,
     /// Whether reading a version or whole maps has left memory free that should go back.
     pub(super) untidy: bool,
     /// Why the newest version of the cluster is not in force.
@@ -117,8 +118,8 @@ impl Reconciler {
             subnet_env: options.subnet_env.clone(),
             state_dir: options.state_dir.clone(),
             xdp: Xdp::new(options.xdp),
-            cluster,
             max_hop_sets: options.datapath.max_hop_sets,
+            cluster,
             untidy: true,
             rejected: None,
             uplinks: Vec::new(),
@@ -238,8 +239,8 @@ impl Reconciler {
             ways: &ways,
             mtu: pod_mtu,
             tunnel_mtu: mtu.map_or(pod_mtu, |m| desire::tunnel_mtu(m, own)),
-            pods: &pods,
             max_hop_sets: self.max_hop_sets,
+            pods: &pods,
         };
         if host {
             check_addresses(own, &pods, report);
@@ -251,6 +252,7 @@ impl Reconciler {
             report.health = self.seen.health.clone();
         }
         report_unrouted(&facts, report);
+        report_too_narrow(&facts, report);
         self.nftables(own, dirty, report);
         self.overlay = link::find(&mut self.rtnl, OVERLAY).ok().flatten();
         let Some(overlay) = self.overlay else {
@@ -439,7 +441,6 @@ impl Reconciler {
 
 /// Where nothing is encapsulated, somebody else has to see to the routes.
 fn report_unrouted(facts: &Facts<'_>, report: &mut Report) {
-    const SHOWN: usize = 3;
     if facts.cluster.network.mode != Mode::Direct {
         return;
     }
@@ -449,20 +450,40 @@ fn report_unrouted(facts: &Facts<'_>, report: &mut Report) {
         .filter(|(node, prefix)| facts.way(node, prefix) == Way::Nowhere)
         .map(|(node, prefix)| format!("{prefix} of {}", node.name))
         .collect();
-    let Some(first) = unrouted
-        .get(..SHOWN.min(unrouted.len()))
-        .filter(|f| !f.is_empty())
-    else {
-        return;
-    };
-    let more = match unrouted.len() - first.len() {
+    if let Some(prefixes) = first_of(&unrouted) {
+        report.problem(format!(
+            "no route leads to the pods in {prefixes}: the network's mode is \"direct\", so a routing daemon or an administrator has to make a route with a gateway for each pod CIDR"
+        ));
+    }
+}
+
+/// IPv6 packets must not be refused for their size up to what IPv6 needs, and nobody fragments what is around
+/// them over IPv6: routers must not, and the kernel does it only for packets of its own sockets
+/// (net/ipv6/ip6_output.c, `ip6_fragment`).
+fn report_too_narrow(facts: &Facts<'_>, report: &mut Report) {
+    let needed = MIN_MTU_V6 + OVERHEAD_V6;
+    let too_narrow: Vec<String> = facts
+        .others()
+        .flat_map(|node| node.pod_cidrs.iter().map(move |prefix| (node, prefix)))
+        .filter(|(node, prefix)| facts.is_too_narrow(node, prefix))
+        .map(|(node, prefix)| format!("{prefix} of {}", node.name))
+        .collect();
+    if let Some(prefixes) = first_of(&too_narrow) {
+        report.problem(format!(
+            "the way to the pods in {prefixes} is too narrow: VXLAN over IPv6 with packets of {MIN_MTU_V6} bytes, which IPv6 needs, takes an MTU of {needed} on the underlay, and larger packets than fit are lost"
+        ));
+    }
+}
+
+/// The first of many things in words; none if there are none.
+fn first_of(all: &[String]) -> Option<String> {
+    const SHOWN: usize = 3;
+    let first = all.get(..SHOWN.min(all.len())).filter(|f| !f.is_empty())?;
+    let more = match all.len() - first.len() {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    report.problem(format!(
-        "no route leads to the pods in {}{more}: the network's mode is \"direct\", so a routing daemon or an administrator has to make a route with a gateway for each pod CIDR",
-        first.join(", ")
-    ));
+    Some(format!("{}{more}", first.join(", ")))
 }
 
 /// A node that gets another pod CIDR keeps its pods, but the other nodes no longer know them.

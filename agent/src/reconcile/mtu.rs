@@ -2,9 +2,12 @@
 
 use std::net::IpAddr;
 
-use oxlan_common::wire::{OVERHEAD_V4, OVERHEAD_V6};
+use ipnet::IpNet;
+use oxlan_common::wire::{MIN_MTU_V6, OVERHEAD_V4, OVERHEAD_V6};
 
+use super::desire::Facts;
 use super::ways::Way;
+use crate::cluster::NodeSpec;
 
 /// Least MTU of a link, bytes (RFC 791).
 const LEAST: u16 = 68;
@@ -18,6 +21,18 @@ impl Way<'_> {
             Self::Direct(path) => Some(fits(path.mtu?)),
             Self::Nowhere => None,
         }
+    }
+}
+
+impl<'a> Facts<'a> {
+    /// Whether packets to the pods of another node in this prefix are lost though they are not larger than IPv6
+    /// allows on any link, because VXLAN around them does not fit and cannot be fragmented.
+    #[must_use]
+    pub fn is_too_narrow(&self, node: &'a NodeSpec, prefix: &IpNet) -> bool {
+        let way = self.way(node, prefix);
+        matches!(prefix, IpNet::V6(_))
+            && matches!(way, Way::Tunnel(vtep, _) if vtep.underlay.is_ipv6())
+            && way.mtu().is_some_and(|mtu| mtu < MIN_MTU_V6)
     }
 }
 

@@ -9,7 +9,7 @@ use nix::sys::socket::{
 };
 use nix::{libc, setsockopt_impl, sockopt_impl};
 use oxlan_tests::capture::Capture;
-use oxlan_tests::cluster::{Cluster, Shape, with_cluster};
+use oxlan_tests::cluster::{Cluster, Families, Shape, with_cluster};
 use oxlan_tests::fabric::with_fabric;
 use oxlan_tests::node::Node;
 use oxlan_tests::pod::Pod;
@@ -207,45 +207,114 @@ fn the_error_is_from_the_node() {
 #[test]
 fn the_underlay_gets_narrower_and_wider_under_traffic() {
     with_cluster(Shape::nodes(2), |cluster| {
-        let [first, second] = [&cluster.nodes[0], &cluster.nodes[1]];
-        let (a, b) = (first.add_pod("a")?, second.add_pod("b")?);
-        for mtu in [1400u32, 1500, 1300, 1500] {
-            std::thread::scope(|scope| {
-                let traffic = scope.spawn(|| bulk_both_ways(&a, &b));
-                for node in [first, second] {
-                    node.netns.run(&format!("ip link set {UPLINK} mtu {mtu}"))?;
-                }
-                traffic
-                    .join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            })?;
-            let fits = u64::from(mtu) - 50;
-            // What IPv6 needs; beneath it, the packets around the pods' are fragmented.
-            let pods = fits.max(1280);
-            for (node, pod, peer) in [(first, &a, 2), (second, &b, 1)] {
-                wait_for_route_mtu(node, &format!("10.244.{peer}.0/24"), fits)?;
-                until(SOON, "MTU of the devices", || {
-                    let host = pod.host_ifname()?;
-                    for (netns, device) in [
-                        (&node.netns, "oxlan0"),
-                        (&node.netns, &host),
-                        (&pod.netns, "eth0"),
-                    ] {
-                        let now = device_mtu(netns, device)?;
-                        ensure!(now == pods, "{device} of {} has {now}", node.name);
-                    }
-                    Ok(())
-                })?;
-            }
-            b.addresses().try_for_each(|to| {
-                let largest = u32::try_from(if to.is_ipv4() { fits } else { pods })?;
-                // What a pod has learned meanwhile counts for some minutes.
-                let fits = learned(&a, to)?.map_or(largest, |mtu| mtu.min(largest));
-                ping(&a, to, fits).map(drop)
-            })?;
+        follows_the_underlay(cluster, 50, &[1400, 1500, 1300, 1500])
+    });
+}
+
+/// The same down to what IPv6 pods need at least, with headers of 70 bytes around their packets.
+#[test]
+fn an_ipv6_underlay_gets_narrower_and_wider_under_traffic() {
+    with_cluster(Shape::nodes(2).over(Families::V6), |cluster| {
+        follows_the_underlay(cluster, 70, &[1400, 1500, 1350, 1500])
+    });
+}
+
+/// Nobody fragments VXLAN over IPv6: that IPv6 pods have no room is said, and what fits arrives.
+#[test]
+fn an_ipv6_underlay_that_is_too_narrow_for_ipv6_is_reported() {
+    with_cluster(Shape::nodes(2).over(Families::V6), |cluster| {
+        let (a, b) = two_pods(cluster)?;
+        set_uplinks(cluster, 1300)?;
+        for (at, pod) in [&a, &b].into_iter().enumerate() {
+            let node = &cluster.nodes[at];
+            wait_for_route_mtu(node, &format!("fd00:244:0:{:x}::/64", 2 - at), 1230)?;
+            wait_for_device_mtus(node, pod, 1280)?;
+            wait_until_too_narrow(node, true)?;
+        }
+        let [v4, v6] = [b.ipv4()?.into(), b.ipv6()?.into()];
+        ping(&a, v6, 1230)?;
+        ensure!(ping(&a, v6, 1231).is_err(), "it was fragmented: say so");
+        // IPv4 pods learn what fits, and what may be fragmented is.
+        let (from, to) = (End::new(&a.netns, a.ipv4()?), End::new(&b.netns, v4));
+        tcp::transfer(from, to, BULK)?;
+        udp::exchange(from, to, 4000, 3)?;
+
+        set_uplinks(cluster, 1350)?;
+        for node in &cluster.nodes {
+            wait_until_too_narrow(node, false)?;
+        }
+        until_true(
+            SOON,
+            "1280 bytes of IPv6",
+            || Ok(ping(&a, v6, 1280).is_ok()),
+        )?;
+        bulk_both_ways(&a, &b)
+    });
+}
+
+/// Waits until the node says that an underlay of IPv6 is too narrow for IPv6, or does not say so.
+fn wait_until_too_narrow(node: &Node, wanted: bool) -> Result<()> {
+    until_true(SOON, "word of a way that is too narrow", || {
+        let problems = node.oxlan_json("status")?["problems"].to_string();
+        let told = problems.contains("is too narrow") && problems.contains("an MTU of 1350");
+        Ok(told == wanted)
+    })
+}
+
+/// Pods talk while the uplinks get these MTUs, one after the other, and have what `overhead` leaves of each.
+fn follows_the_underlay(cluster: &Cluster, overhead: u64, mtus: &[u32]) -> Result<()> {
+    let (a, b) = two_pods(cluster)?;
+    for mtu in mtus {
+        std::thread::scope(|scope| {
+            let traffic = scope.spawn(|| bulk_both_ways(&a, &b));
+            set_uplinks(cluster, *mtu)?;
+            traffic
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })?;
+        let fits = u64::from(*mtu) - overhead;
+        // What IPv6 needs; beneath it, the packets around the pods' are fragmented.
+        let pods = fits.max(1280);
+        for (at, pod) in [&a, &b].into_iter().enumerate() {
+            let node = &cluster.nodes[at];
+            wait_for_route_mtu(node, &format!("10.244.{}.0/24", 2 - at), fits)?;
+            wait_for_device_mtus(node, pod, pods)?;
+        }
+        b.addresses().try_for_each(|to| {
+            let largest = u32::try_from(if to.is_ipv4() { fits } else { pods })?;
+            // What a pod has learned meanwhile counts for some minutes.
+            let fits = learned(&a, to)?.map_or(largest, |mtu| mtu.min(largest));
+            ping(&a, to, fits).map(drop)
+        })?;
+    }
+    Ok(())
+}
+
+fn two_pods(cluster: &Cluster) -> Result<(Pod, Pod)> {
+    let [first, second] = [&cluster.nodes[0], &cluster.nodes[1]];
+    Ok((first.add_pod("a")?, second.add_pod("b")?))
+}
+
+fn set_uplinks(cluster: &Cluster, mtu: u32) -> Result<()> {
+    let line = format!("ip link set {UPLINK} mtu {mtu}");
+    let mut nodes = cluster.nodes.iter();
+    nodes.try_for_each(|node| node.netns.run(&line).map(drop))
+}
+
+/// Waits until the overlay device and both sides of a pod's pair have this MTU.
+fn wait_for_device_mtus(node: &Node, pod: &Pod, mtu: u64) -> Result<()> {
+    until(SOON, "MTU of the devices", || {
+        let host = pod.host_ifname()?;
+        for (netns, device) in [
+            (&node.netns, "oxlan0"),
+            (&node.netns, &host),
+            (&pod.netns, "eth0"),
+        ] {
+            let now = device_mtu(netns, device)?;
+            ensure!(now == mtu, "{device} of {} has {now}", node.name);
         }
         Ok(())
-    });
+    })
 }
 
 /// Local delivery asks nobody's MTU: what a pod of a larger one sends arrives whole.

@@ -166,6 +166,33 @@ fn a_narrow_way_has_its_mtu_in_the_map_and_in_a_route() {
 }
 
 #[test]
+/// Nobody fragments VXLAN over IPv6, so there IPv6 packets of pods may have no room; IPv4 ones are refused or cut.
+#[test]
+fn a_way_over_ipv6_can_be_too_narrow_for_ipv6() {
+    let too_narrow = |to: &str, prefix: &str, mtu| {
+        with_facts("both", |facts| {
+            let mut ways = facts.ways.clone();
+            let way = Path {
+                mtu: Some(mtu),
+                ..path(to).unwrap()
+            };
+            ways.nodes.insert(to.parse().unwrap(), Some(way));
+            let facts = Facts {
+                ways: &ways,
+                ..facts.clone()
+            };
+            let prefix = prefix.parse().unwrap();
+            let node = facts.others().find(|n| n.pod_cidrs.contains(&prefix));
+            facts.is_too_narrow(node.unwrap(), &prefix)
+        })
+    };
+    let over_v6 = "fd00:50::5";
+    assert!(too_narrow(over_v6, "fd00:10:244:5::/64", 1349));
+    assert!(!too_narrow(over_v6, "fd00:10:244:5::/64", 1350));
+    assert!(!too_narrow(over_v6, "10.244.5.0/24", 1300));
+    assert!(!too_narrow("192.168.50.2", "fd00:10:244:2::/64", 1300));
+}
+
 fn each_family_of_pods_goes_over_the_underlay_that_both_nodes_have() {
     let way = |own: &str, prefix: &str| {
         with_facts(own, |facts| {
