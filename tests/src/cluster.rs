@@ -8,6 +8,7 @@ use crate::flannel::PlainNode;
 use crate::node::Node;
 use crate::scope::Scope;
 use crate::underlay::Underlay;
+use crate::wait::{SOON, until_true};
 use crate::xdp;
 
 /// The underlay's MTU unless a test says otherwise.
@@ -252,6 +253,43 @@ impl Cluster {
     pub fn set_mode(&self, mode: &str) -> Result<()> {
         let table = format!("[network]\nmode = \"{mode}\"\n");
         self.write_file(&self.file_text().replacen("[network]\n", &table, 1))
+    }
+
+    /// Changes over to the mode `direct`, with a route to each pod CIDR.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses a route, or a node does not follow.
+    pub fn go_without_encapsulation(&self) -> Result<()> {
+        self.route_pods()?;
+        self.set_mode("direct")?;
+        self.nodes.iter().try_for_each(|node| {
+            until_true(SOON, "ways without encapsulation", || {
+                let routes = node.oxlan_json("routes")?;
+                let rows = routes.as_array().context("no routes")?;
+                let mut others = rows.iter().filter(|row| row["local"] == false);
+                Ok(others.all(|row| row["direct"] == true && row["reachable"] == true))
+            })
+        })
+    }
+
+    /// Makes routes with gateways to all pod CIDRs, as a routing daemon does for nodes on one link.
+    fn route_pods(&self) -> Result<()> {
+        use crate::underlay::{node_v4, node_v6};
+        for node in &self.nodes {
+            for other in self.nodes.iter().filter(|n| n.number != node.number) {
+                for cidr in &other.pod_cidrs {
+                    let gateway: std::net::IpAddr = if cidr.contains(':') {
+                        node_v6(other.number).into()
+                    } else {
+                        node_v4(other.number).into()
+                    };
+                    node.netns
+                        .run(&format!("ip route replace {cidr} via {gateway}"))?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Leaves everything running when this value is dropped; [`crate::scope::remove`] ends it.

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use oxlan_tests::bird::{self, Bird};
-use oxlan_tests::cluster::{Cluster, Shape, with_cluster};
+use oxlan_tests::cluster::{Cluster, Families, Shape, with_cluster};
 use oxlan_tests::node::Node;
 use oxlan_tests::pod::Pod;
 use oxlan_tests::traffic::udp_stream::UdpStream;
@@ -128,6 +128,116 @@ fn a_change_of_the_mode_loses_nothing() {
         }
         Ok(())
     });
+}
+
+/// With encapsulation pods have less room than without: they are told under running streams, and told again.
+#[test]
+fn pods_get_smaller_packets_when_the_mode_is_direct_no_more() {
+    with_cluster(Shape::nodes(2), |cluster| {
+        let [first, second] = [&cluster.nodes[0], &cluster.nodes[1]];
+        let (a, b) = (first.add_pod("a")?, second.add_pod("b")?);
+        cluster.go_without_encapsulation()?;
+        wait_for_mtu(cluster, [&a, &b], 1500)?;
+        let mut streams = Vec::new();
+        for [a, b] in ends(&a, &b)? {
+            streams.push(UdpStream::start(a, b, Duration::from_millis(1))?);
+            streams.push(UdpStream::start(b, a, Duration::from_millis(1))?);
+        }
+        for (mode, mtu) in [("vxlan", 1450), ("direct", 1500), ("auto", 1450)] {
+            std::thread::scope(|scope| {
+                // Segments of the larger MTU are on their way when the smaller one comes.
+                let bulk = scope.spawn(|| bulk_both_ways(&a, &b));
+                cluster.set_mode(mode)?;
+                wait_for_mtu(cluster, [&a, &b], mtu)?;
+                bulk.join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })?;
+            for node in &cluster.nodes {
+                let other = 3 - node.number;
+                wait_for_route(node, &format!("10.244.{other}."), mode != "vxlan", true)?;
+            }
+            for to in b.addresses() {
+                let payload = mtu - if to.is_ipv4() { 28 } else { 48 };
+                let line = format!("ping -n -q -c 1 -W 2 -M do -s {payload} {to}");
+                a.netns.run(&line).with_context(|| mode.to_owned())?;
+            }
+            streams.iter().try_for_each(|s| s.wait_for_more(200))?;
+        }
+        for stream in streams {
+            let report = stream.finish()?;
+            ensure!(report.lost.is_empty() && report.doubled == 0, "{report:?}");
+            ensure!(report.refused == 0 && report.sent > 600, "{report:?}");
+        }
+        Ok(())
+    });
+}
+
+/// Waits until both sides of both pods' pairs have this MTU.
+fn wait_for_mtu(cluster: &Cluster, pods: [&Pod; 2], mtu: u32) -> Result<()> {
+    until_true(SOON, &format!("MTU {mtu} of pods"), || {
+        for (node, pod) in cluster.nodes.iter().zip(pods) {
+            let outside = node
+                .netns
+                .run(&format!("ip link show dev {}", pod.host_ifname()?))?;
+            let inside = pod.netns.run("ip link show dev eth0")?;
+            let wanted = format!(" mtu {mtu} ");
+            if ![outside, inside].iter().all(|link| link.contains(&wanted)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    })
+}
+
+/// Some seconds' worth of bytes in both families, both ways.
+fn bulk_both_ways(a: &Pod, b: &Pod) -> Result<()> {
+    for [a, b] in ends(a, b)? {
+        tcp::transfer(a, b, 4 * BULK)?;
+        tcp::transfer(b, a, 4 * BULK)?;
+    }
+    Ok(())
+}
+
+/// Pods of the underlay's families go as they are, the others in VXLAN, which works over any.
+fn automatic_over(underlay: Families, are_direct: [bool; 2]) {
+    with_cluster(Shape::nodes(2).over(underlay), |cluster| {
+        let first = &cluster.nodes[0];
+        let (a, b) = (first.add_pod("a")?, cluster.nodes[1].add_pod("b")?);
+        cluster.set_mode("auto")?;
+        for node in &cluster.nodes {
+            let other = 3 - node.number;
+            let prefixes = [format!("10.244.{other}."), format!("fd00:244:0:{other}:")];
+            for (prefix, is_direct) in prefixes.iter().zip(are_direct) {
+                wait_for_route(node, prefix, is_direct, true)?;
+            }
+        }
+        for ([a, b], is_direct) in ends(&a, &b)?.into_iter().zip(are_direct) {
+            let verdicts = if is_direct {
+                ["to-peer", "from-peer"]
+            } else {
+                ["to-vtep", "from-vtep"]
+            };
+            let [sent, _] = counted(first, verdicts, || talk(a, b))?;
+            ensure!(sent > 10, "{sent} packets {verdicts:?} to {}", b.address);
+        }
+        hosts_reach_pods(first, &b)?;
+        let status = first.oxlan_json("status")?;
+        ensure!(
+            status["pod_mtu"] == 1430 && status["problems"].as_array().is_some_and(Vec::is_empty),
+            "{status}"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn automatic_over_an_ipv6_underlay() {
+    automatic_over(Families::V6, [false, true]);
+}
+
+#[test]
+fn automatic_over_an_underlay_of_both_families() {
+    automatic_over(Families::Both, [true, true]);
 }
 
 /// Flannel with `DirectRouting` sends from pod to pod without encapsulation, by the kernel's routes.

@@ -165,7 +165,6 @@ fn a_narrow_way_has_its_mtu_in_the_map_and_in_a_route() {
     assert_eq!(with_way(9000), [(8950, None), (8950, None)]);
 }
 
-#[test]
 /// Nobody fragments VXLAN over IPv6, so there IPv6 packets of pods may have no room; IPv4 ones are refused or cut.
 #[test]
 fn a_way_over_ipv6_can_be_too_narrow_for_ipv6() {
@@ -193,6 +192,7 @@ fn a_way_over_ipv6_can_be_too_narrow_for_ipv6() {
     assert!(!too_narrow("192.168.50.2", "fd00:10:244:2::/64", 1300));
 }
 
+#[test]
 fn each_family_of_pods_goes_over_the_underlay_that_both_nodes_have() {
     let way = |own: &str, prefix: &str| {
         with_facts(own, |facts| {
@@ -371,7 +371,12 @@ fn programs_run_where_there_are_devices() {
 
 /// What becomes of a prefix of another node in a mode: flags and next hop; and the host's own route.
 fn way_in(mode: Mode, ways: &Ways, prefix: &str) -> (u16, String, String) {
-    with_mode(mode, "a", |facts| {
+    way_of("a", mode, ways, prefix)
+}
+
+/// The same, seen from another node.
+fn way_of(node: &str, mode: Mode, ways: &Ways, prefix: &str) -> (u16, String, String) {
+    with_mode(mode, node, |facts| {
         let facts = Facts {
             ways,
             ..facts.clone()
@@ -424,6 +429,34 @@ fn neighbours_are_reached_without_encapsulation_if_that_is_wanted() {
     let gone = way_in(Mode::Auto, &ways, "10.244.5.0/24");
     let unreachable = route_flags::UNREACHABLE;
     assert_eq!(gone, (unreachable, "::".into(), String::new()));
+}
+
+/// Of a node with both families, each prefix has the neighbour of its own one; of one with IPv6 alone, IPv6 has it.
+#[test]
+fn neighbours_over_ipv6_take_ipv6_without_encapsulation() {
+    let ways = all_ways(
+        &[
+            ("192.168.50.1", "192.168.50.1"),
+            ("192.168.50.4", "192.168.50.4"),
+            ("fd00:50::4", "fd00:50::4"),
+            ("fd00:50::5", "fd00:50::5"),
+        ],
+        &[],
+    );
+    let auto = |node, prefix| {
+        let (flags, next_hop, via) = way_of(node, Mode::Auto, &ways, prefix);
+        assert_eq!(via.is_empty(), flags != DIRECT, "{via}");
+        (flags, next_hop)
+    };
+    let both = "fd00:50::4".to_owned();
+    assert_eq!(auto("v6", "fd00:10:244:4::/64"), (DIRECT, both.clone()));
+    assert_eq!(auto("v6", "10.244.4.0/24"), (0, both), "in VXLAN");
+    let v6 = "fd00:50::5".to_owned();
+    assert_eq!(auto("both", "fd00:10:244:5::/64"), (DIRECT, v6.clone()));
+    assert_eq!(auto("both", "10.244.5.0/24"), (0, v6), "in VXLAN");
+    let v4 = "192.168.50.1".to_owned();
+    assert_eq!(auto("both", "10.244.1.0/24"), (DIRECT, v4.clone()));
+    assert_eq!(auto("both", "fd00:10:244:1::/64"), (0, v4), "in VXLAN");
 }
 
 #[test]
