@@ -75,11 +75,12 @@ pub fn segmented(client: End<'_>, server: End<'_>, size: u16, count: usize) -> R
 }
 
 /// The same for a receiver that takes datagrams as the kernel has put them together again (UDP GRO).
+/// Returns how many the largest buffer had.
 ///
 /// # Errors
 ///
 /// If a byte does not arrive, differs, or arrives in another order.
-pub fn coalesced(client: End<'_>, server: End<'_>, size: u16, count: usize) -> Result<()> {
+pub fn coalesced(client: End<'_>, server: End<'_>, size: u16, count: usize) -> Result<usize> {
     let near = client.udp()?;
     let far = server.udp()?;
     enlarge_receive_buffer(&far)?;
@@ -90,7 +91,7 @@ pub fn coalesced(client: End<'_>, server: End<'_>, size: u16, count: usize) -> R
     let data: Vec<u8> = (0..size * count).map(pattern).collect();
     near.send_to(&data, (server.address, far.local_addr()?.port()))?;
     let mut buffer = vec![0; 1 << 16];
-    let mut done = 0;
+    let (mut done, mut most) = (0, 0);
     while done < data.len() {
         let (length, _) = far
             .recv_from(&mut buffer)
@@ -100,8 +101,9 @@ pub fn coalesced(client: End<'_>, server: End<'_>, size: u16, count: usize) -> R
             "the {length} bytes after the first {done} differ"
         );
         done += length;
+        most = most.max(length / size);
     }
-    Ok(())
+    Ok(most)
 }
 
 /// Sends rounds of one aggregate and some single datagrams through one socket and expects them all in

@@ -1,11 +1,11 @@
 //! Packets that a fast path is tempted to get wrong: aggregates, fragments, sizes at the limit, and
 //! what a pod forwards.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use anyhow::{Context, Result, ensure};
 use oxlan_tests::capture::Capture;
-use oxlan_tests::cluster::{Cluster, Shape, with_cluster};
+use oxlan_tests::cluster::{Cluster, Families, Shape, with_cluster};
 use oxlan_tests::netns::Netns;
 use oxlan_tests::pod::Pod;
 use oxlan_tests::traffic::{End, tcp, udp};
@@ -105,53 +105,85 @@ fn a_large_underlay_mtu_is_used() {
 }
 
 /// A namespace behind a pod, which translates and forwards for it, as a container runtime inside a
-/// pod does.
-fn nest(cluster: &Cluster, pod: &Pod) -> Result<(Netns, Ipv4Addr)> {
+/// pod does; and its addresses.
+fn nest(cluster: &Cluster, pod: &Pod) -> Result<(Netns, [IpAddr; 2])> {
     let inner = cluster.scope().netns("nested")?;
+    let mtu = cluster.nodes[0].oxlan_json("status")?["pod_mtu"].clone();
+    let addresses: [IpAddr; 2] = ["172.30.0.2".parse()?, "fd00:30::2".parse()?];
+    let [v4, v6] = addresses;
     pod.netns.run_all(&[
-        "sysctl -qw net.ipv4.ip_forward=1",
+        "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1",
         &format!(
-            "ip link add in0 type veth peer name eth0 netns {}",
+            "ip link add in0 mtu {mtu} type veth peer name eth0 netns {}",
             inner.name()
         ),
         "ip link set in0 up",
         "ip address add 172.30.0.1/24 dev in0",
-        "nft add table ip nat",
-        "nft add chain ip nat pre { type nat hook prerouting priority -100 ; }",
-        "nft add chain ip nat post { type nat hook postrouting priority 100 ; }",
-        "nft add rule ip nat pre iifname eth0 ip protocol { tcp, udp } dnat to 172.30.0.2",
-        "nft add rule ip nat post oifname eth0 ip saddr 172.30.0.0/24 masquerade",
+        "ip address add fd00:30::1/64 dev in0 nodad",
+        "nft add table inet nat",
+        "nft add chain inet nat pre { type nat hook prerouting priority -100 ; }",
+        "nft add chain inet nat post { type nat hook postrouting priority 100 ; }",
+        &format!("nft add rule inet nat pre iifname eth0 meta nfproto ipv4 meta l4proto {{ tcp, udp }} dnat ip to {v4}"),
+        &format!("nft add rule inet nat pre iifname eth0 meta nfproto ipv6 meta l4proto {{ tcp, udp }} dnat ip6 to {v6}"),
+        &format!("nft add rule inet nat post oifname eth0 ip saddr {v4} masquerade"),
+        &format!("nft add rule inet nat post oifname eth0 ip6 saddr {v6} masquerade"),
     ])?;
     inner.run_all(&[
-        "ip link set eth0 mtu 1450 up",
-        "ip address add 172.30.0.2/24 dev eth0",
+        &format!("ip link set eth0 mtu {mtu} up"),
+        &format!("ip address add {v4}/24 dev eth0"),
+        &format!("ip address add {v6}/64 dev eth0 nodad"),
         "ip route add default via 172.30.0.1",
+        "ip -6 route add default via fd00:30::1",
     ])?;
-    Ok((inner, Ipv4Addr::new(172, 30, 0, 2)))
+    Ok((inner, addresses))
 }
 
 /// What a pod receives as an aggregate it must be able to send on: hazard of a GSO packet that was
 /// decapsulated but still looks tunnelled.
+fn forwards_what_it_receives(cluster: &Cluster) -> Result<()> {
+    let router = cluster.nodes[0].add_pod("router")?;
+    let local = cluster.nodes[0].add_pod("local")?;
+    let remote = cluster.nodes[1].add_pod("remote")?;
+    let (netns, addresses) = nest(cluster, &router)?;
+    for (address, via) in addresses.into_iter().zip(router.addresses()) {
+        let nested = End::new(&netns, address);
+        let published = nested.reached_at(via);
+        for pod in [&local, &remote] {
+            let own = pod.addresses().find(|own| own.is_ipv4() == via.is_ipv4());
+            let end = End::new(&pod.netns, own.context("no address of the family")?);
+            sends_on(nested, published, end).with_context(|| format!("by {via}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Streams, datagrams and aggregates there and back.
+fn sends_on(nested: End<'_>, published: End<'_>, end: End<'_>) -> Result<()> {
+    let seen = tcp::transfer(nested, end, BULK)?;
+    ensure!(seen == published.address, "seen as {seen}");
+    assert_eq!(tcp::transfer(end, published, BULK)?, end.address);
+    udp::exchange(end, published, 1400, 5)?;
+    udp::exchange(end, published, 5000, 5)?;
+    udp::segmented(end, published, 1200, 40)?;
+    udp::segmented(nested, end, 1200, 40)
+}
+
 #[test]
 fn a_pod_forwards_what_it_receives() {
+    with_cluster(Shape::nodes(2), forwards_what_it_receives);
+}
+
+#[test]
+fn a_pod_forwards_what_it_receives_over_ipv6() {
+    let shape = Shape::nodes(2).over(Families::V6);
+    with_cluster(shape, forwards_what_it_receives);
+}
+
+#[test]
+fn a_pod_forwards_what_it_receives_without_encapsulation() {
     with_cluster(Shape::nodes(2), |cluster| {
-        let router = cluster.nodes[0].add_pod("router")?;
-        let local = cluster.nodes[0].add_pod("local")?;
-        let remote = cluster.nodes[1].add_pod("remote")?;
-        let (netns, address) = nest(cluster, &router)?;
-        let nested = End::new(&netns, address);
-        let published = nested.reached_at(router.ipv4()?);
-        for pod in [&local, &remote] {
-            let end = End::new(&pod.netns, pod.ipv4()?);
-            let seen = tcp::transfer(nested, end, BULK)?;
-            ensure!(seen == IpAddr::from(router.ipv4()?), "seen as {seen}");
-            assert_eq!(tcp::transfer(end, published, BULK)?, end.address);
-            udp::exchange(end, published, 1400, 5)?;
-            udp::exchange(end, published, 5000, 5)?;
-            udp::segmented(end, published, 1200, 40)?;
-            udp::segmented(nested, end, 1200, 40)?;
-        }
-        Ok(())
+        cluster.go_without_encapsulation()?;
+        forwards_what_it_receives(cluster)
     });
 }
 
