@@ -11,6 +11,7 @@ use crate::netns::Netns;
 use crate::node::Node;
 use crate::scope::Scope;
 use crate::underlay::{node_v4, node_v6};
+use crate::xdp;
 
 /// A node's uplinks; the first leads to the first router.
 pub const UPLINKS: [&str; 2] = ["eth0", "eth1"];
@@ -71,6 +72,7 @@ impl Fabric {
             &format!("ip address add {underlay}/32 dev lo"),
             &format!("ip address add {underlay_v6}/128 dev lo"),
         ])?;
+        let is_xdp = xdp::is_demanded();
         for ((at, router), uplink) in self.routers.iter().enumerate().zip(UPLINKS) {
             let (own, own_v6) = (uplink_v4(at, number), uplink_v6(at, number));
             node.run_all(&[
@@ -82,6 +84,9 @@ impl Fabric {
                 &format!("ip address add {own}/31 dev {uplink}"),
                 &format!("ip address add {own_v6}/127 dev {uplink} nodad"),
             ])?;
+            if is_xdp {
+                xdp::prepare_wire(&node, uplink, router, &format!("node{number}"))?;
+            }
             self.plug(at, number)?;
         }
         let [a, b] = [0, 1].map(|at| router_v4(at, number));
@@ -93,8 +98,9 @@ impl Fabric {
             "ip route add fd00:50::/64 src {underlay_v6} nexthop via {a} nexthop via {b}"
         ))?;
         let cidrs = pod_cidrs(number);
-        self.nodes
-            .push(Node::new(&self.scope, number, node, cidrs, file));
+        let mut node = Node::new(&self.scope, number, node, cidrs, file);
+        node.xdp = is_xdp;
+        self.nodes.push(node);
         Ok(())
     }
 

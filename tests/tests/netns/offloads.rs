@@ -12,6 +12,7 @@ use oxlan_tests::skip::skip;
 use oxlan_tests::traffic::{End, tcp, udp};
 use oxlan_tests::underlay::UPLINK;
 use oxlan_tests::wait::{SOON, until_true};
+use oxlan_tests::xdp;
 
 const BULK: usize = 8 << 20;
 
@@ -67,7 +68,12 @@ fn datagrams_arrive_coalesced() {
         for_all(cluster, |client, server| {
             let most = udp::coalesced(client, server, 1200, 40)?;
             println!("at most {most} of 40 datagrams in one buffer");
-            ensure!(most > 1, "each datagram came in a buffer of its own");
+            // Frames are put together again in the pod, as many as its interface finds at once: by chance, one.
+            let is_sure = !xdp::is_demanded();
+            ensure!(
+                most > 1 || !is_sure,
+                "each datagram came in a buffer of its own"
+            );
             Ok(())
         })
     });

@@ -1,7 +1,7 @@
 //! Nothing on the way may put the packets of a TCP flow into another order.
 
 use anyhow::{Context, Result, ensure};
-use oxlan_tests::cluster::{Shape, with_cluster};
+use oxlan_tests::cluster::{Families, Shape, with_cluster};
 use oxlan_tests::netns::Netns;
 use oxlan_tests::traffic::{End, tcp};
 
@@ -18,8 +18,9 @@ const REORDERED: [&str; 3] = ["TCPOFOQueue", "TCPSACKReorder", "TCPTSReorder"];
 /// backlog of the CPU that it has left. So the kernel's own way, in the same minute, is the measure.
 #[test]
 fn streams_are_not_reordered() {
-    // Two ways for one flow reorder it thousands of times; chance is far below this.
-    check(|kernels| 2 * kernels + 100);
+    // Two ways for one flow reorder it thousands of times. Chance did it twice more than the kernel at most, in
+    // repeated runs on two processors with six times as much to do as they can.
+    check(Families::V4, |kernels| kernels + 30);
 }
 
 /// On one CPU nothing is left to chance: whatever is reordered there, has gone two ways.
@@ -32,15 +33,22 @@ fn streams_on_one_processor_are_not_reordered_more_than_by_the_kernel() {
         here.and_then(|()| nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &one));
     assert_eq!(pinned, Ok(()));
     // A segment that is lost makes those behind it early, too.
-    check(|kernels| kernels + 10);
+    check(Families::V4, |kernels| kernels + 10);
+}
+
+/// Over IPv6, sent aggregates go by the overlay device and single packets do not: neither way queues, but a sender
+/// that is moved to another CPU has two backlogs to overtake itself in. Measured in the same way: 33 more.
+#[test]
+fn streams_are_not_reordered_over_ipv6() {
+    check(Families::V6, |kernels| kernels + 100);
 }
 
 /// Streams over both ways in turn, of which ours may have as many events as `allowed` says for the kernel's.
-fn check(allowed: impl Fn(u64) -> u64) {
+fn check(underlay: Families, allowed: impl Fn(u64) -> u64) {
     let shape = Shape {
         plain_nodes: 2,
         v6: false,
-        ..Shape::nodes(2)
+        ..Shape::nodes(2).over(underlay)
     };
     with_cluster(shape, |cluster| {
         let a = cluster.nodes[0].add_pod("a")?;
