@@ -14,12 +14,14 @@ use oxlan_common::wire::{MIN_MTU_V6, OVERHEAD_V4, OVERHEAD_V6};
 
 use super::filters::Filter;
 use super::hops::Sets;
-use super::host::{Desired as Host, Overlay, PodDevice, Sysctl, Via};
+use super::host::{Desired as Host, Overlay, PodDevice, Via};
 use super::tables::Desired as Tables;
 use super::ways::{Way, Ways};
 use crate::cluster::{ClusterConfig, Dscp, Mode, NodeSpec};
 use crate::datapath::Program;
 use crate::pods::{DesiredPod, POD_PROGRAMS};
+
+mod sysctls;
 
 /// Name of the overlay device.
 pub const OVERLAY: &str = "oxlan0";
@@ -116,7 +118,7 @@ pub fn host(facts: &Facts<'_>) -> Host {
             .collect(),
         routes: routes(facts),
         neighbours: neighbours(facts.pods),
-        sysctls: sysctls(facts),
+        sysctls: sysctls::all(facts),
     }
 }
 
@@ -220,46 +222,6 @@ fn neighbours(pods: &[DesiredPod]) -> BTreeMap<(String, IpAddr), Mac> {
         pod.addresses.iter().map(entry).collect::<Vec<_>>()
     };
     pods.iter().flat_map(of_pod).collect()
-}
-
-fn sysctls(facts: &Facts<'_>) -> Vec<Sysctl> {
-    let mut all = Vec::new();
-    let mut want = |key: String, value, device: Option<&str>| {
-        let device = device.map(ToOwned::to_owned);
-        all.push(Sysctl { key, value, device });
-    };
-    let v4 = |device: &str, name: &str| format!("net/ipv4/conf/{device}/{name}");
-    let v6 = |device: &str, name: &str| format!("net/ipv6/conf/{device}/{name}");
-    let has_v6 = facts
-        .own
-        .pod_cidrs
-        .iter()
-        .any(|c| matches!(c, IpNet::V6(_)));
-    let has_v6 = has_v6 && facts.mtu >= MIN_MTU_V6;
-    want("net/ipv4/ip_forward".into(), "1", None);
-    if has_v6 {
-        // Forwarding switches router advertisements off, unless they are asked for explicitly.
-        for uplink in facts.uplinks.iter().filter(|u| u.accepts_ra) {
-            want(v6(uplink.name, "accept_ra"), "2", None);
-        }
-        want(v6("all", "forwarding"), "1", None);
-    }
-    for uplink in &facts.uplinks {
-        want(v4(uplink.name, "forwarding"), "1", None);
-        if has_v6 {
-            want(v6(uplink.name, "forwarding"), "1", None);
-        }
-    }
-    let pods = facts.pods.iter().map(|pod| pod.host_ifname.as_str());
-    for device in pods.chain([OVERLAY]) {
-        want(v4(device, "forwarding"), "1", Some(device));
-        if has_v6 {
-            want(v6(device, "disable_ipv6"), "0", Some(device));
-            want(v6(device, "accept_ra"), "0", Some(device));
-            want(v6(device, "forwarding"), "1", Some(device));
-        }
-    }
-    all
 }
 
 impl<'a> Facts<'a> {

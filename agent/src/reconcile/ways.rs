@@ -31,6 +31,19 @@ impl Ways {
         let all = self.nodes.values().chain(self.prefixes.values()).flatten();
         all.flat_map(Path::hops).map(|hop| hop.ifindex)
     }
+
+    /// Whether a device leads to one of several equal next hops of a family.
+    #[must_use]
+    pub fn has_equals(&self, ifindex: u32, is_v6: bool) -> bool {
+        let nodes = self.nodes.iter().map(|(to, path)| (to.is_ipv6(), path));
+        let prefixes = self.prefixes.iter();
+        let prefixes = prefixes.map(|(to, path)| (to.addr().is_ipv6(), path));
+        let mut paths = nodes.chain(prefixes).filter(|(v6, _)| *v6 == is_v6);
+        paths.any(|(_, path)| {
+            let mut shares = path.iter().flat_map(|path| &path.shares);
+            shares.any(|share| share.hop.ifindex == ifindex)
+        })
+    }
 }
 
 /// How packets get to one pod CIDR of another node.

@@ -98,7 +98,7 @@ fn used(routers: &BTreeMap<u16, usize>) -> Vec<usize> {
     used.into_iter().collect()
 }
 
-/// Both uplinks are used, one alone while the other is down, and then both as before.
+/// Both uplinks are used, one alone while the nodes' other ones are down, and then both as before.
 fn survives_a_lost_uplink(fabric: &Fabric, [a, b]: [End<'_>; 2], is_direct: bool) -> Result<()> {
     let node = &fabric.nodes[0];
     wait_for_next_hops(node, 2)?;
@@ -106,19 +106,37 @@ fn survives_a_lost_uplink(fabric: &Fabric, [a, b]: [End<'_>; 2], is_direct: bool
     let before = spread(fabric, &[0, 1], &mut flows)?;
     ensure!(used(&before) == [0, 1], "{before:?}");
     for (lost, left) in [(0, 1), (1, 0)] {
-        fabric.unplug(lost, node.number)?;
-        wait_for_next_hops(node, 1)?;
+        for node in &fabric.nodes {
+            fabric.unplug(lost, node.number)?;
+        }
+        for node in &fabric.nodes {
+            wait_for_next_hops(node, 1)?;
+        }
         let meanwhile = spread(fabric, &[left], &mut flows)?;
         ensure!(meanwhile.len() == FLOWS, "{meanwhile:?}");
-        fabric.plug(lost, node.number)?;
+        // What the overlay device sends finds its way by the kernel's routes.
+        tcp::transfer(a, b, BULK)?;
+        tcp::transfer(overlay(node, a)?, b, BULK)?;
+        for node in &fabric.nodes {
+            fabric.plug(lost, node.number)?;
+        }
         if is_direct {
             fabric.route_pods()?;
         }
-        wait_for_next_hops(node, 2)?;
+        for node in &fabric.nodes {
+            wait_for_next_hops(node, 2)?;
+        }
     }
     let after = spread(fabric, &[0, 1], &mut flows)?;
     ensure!(after == before, "flows have moved: {before:?} {after:?}");
     Ok(())
+}
+
+/// The node's own end in the overlay, of the family of another end.
+fn overlay<'a>(node: &'a Node, like: End<'_>) -> Result<End<'a>> {
+    let at = usize::from(like.address.is_ipv6());
+    let (address, _) = node.pod_cidrs[at].split_once('/').context("no prefix")?;
+    Ok(End::new(&node.netns, address.parse::<IpAddr>()?))
 }
 
 /// All of it from a pod of the first node to one of the second; `network` are lines of the cluster file.

@@ -539,15 +539,15 @@ fn a_routers_smaller_mtu_is_learned_over_ipv6() {
     with_fabric(2, "", |fabric| {
         fabric.write_file_over("", |number| node_v6(number).into())?;
         let [first, second] = [&fabric.nodes[0], &fabric.nodes[1]];
+        // Both sides of the narrow link, as on a real one.
+        second.netns.run("ip link set eth0 mtu 1400")?;
+        fabric.routers[0].run("ip link set node2 mtu 1400")?;
+        fabric.start()?;
         // One way only, so that it is known which router is asked.
         [1, 2]
             .map(|node| fabric.unplug(1, node))
             .into_iter()
             .collect::<Result<()>>()?;
-        // Both sides of the narrow link, as on a real one.
-        second.netns.run("ip link set eth0 mtu 1400")?;
-        fabric.routers[0].run("ip link set node2 mtu 1400")?;
-        fabric.start()?;
         let (a, b) = (first.add_pod("a")?, second.add_pod("b")?);
         until_true(SOON, "way to the other node", || {
             Ok(b.addresses().all(|to| a.ping(to).is_ok()))

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::*;
 use crate::cluster;
-use crate::host::paths::{NextHop, Path};
+use crate::host::paths::{NextHop, Path, Share};
 use oxlan_common::addr::Mac;
 
 const CLUSTER: &str = r#"
@@ -297,6 +297,40 @@ fn router_advertisements_go_on_working_where_they_did() {
             ..facts.clone()
         };
         assert_eq!(accepts(&facts), Some("2"));
+    });
+}
+
+#[test]
+fn the_host_too_leaves_out_equal_next_hops_behind_a_link_that_is_down() {
+    let asked_for = |to: &str| {
+        let mut ways = ways();
+        let share = |ifindex| Share {
+            hop: hop("fe80::1", ifindex),
+            weight: 1,
+        };
+        let several = Path {
+            shares: vec![share(2), share(3)],
+            ..path("fe80::1").unwrap()
+        };
+        ways.nodes.insert(to.parse().unwrap(), Some(several));
+        with_facts("both", |facts| {
+            let facts = Facts {
+                ways: &ways,
+                ..facts.clone()
+            };
+            let sysctls = host(&facts).sysctls.into_iter();
+            let keys = sysctls
+                .map(|s| s.key)
+                .filter(|key| key.contains("linkdown"));
+            keys.collect::<Vec<_>>()
+        })
+    };
+    let key = |family| format!("net/{family}/conf/eth0/ignore_routes_with_linkdown");
+    assert_eq!(asked_for("192.168.50.2"), [key("ipv4")]);
+    assert_eq!(asked_for("fd00:50::5"), [key("ipv6")]);
+    with_facts("both", |facts| {
+        let sysctls = host(facts).sysctls;
+        assert!(sysctls.iter().all(|s| !s.key.contains("linkdown")));
     });
 }
 
