@@ -8,8 +8,8 @@ use anyhow::{Context, Result, ensure};
 use super::End;
 use super::udp::enlarge_receive_buffer;
 
-/// Length of a datagram, by which a capture can tell these from others.
-pub const LENGTH: usize = 33;
+/// Length of a datagram.
+const LENGTH: usize = 33;
 
 /// Sockets of one end, each of which talks to the one of the other end.
 #[derive(Debug)]
@@ -78,6 +78,15 @@ impl Flows {
             *due += 1;
         }
         Ok(())
+    }
+
+    /// The port that all are sent to.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel cannot be asked.
+    pub fn to(&self) -> Result<u16> {
+        Ok(self.receiver.local_addr()?.port())
     }
 
     /// The source ports.

@@ -16,7 +16,10 @@ const INTERVAL: Duration = Duration::from_millis(1);
 
 pub(super) fn steps(steps: &mut Steps, lab: &Lab, pods: &Pods) {
     let _ = steps.step("kube::install::rolling_restart", || {
-        rolling_restart(lab, pods)
+        loses_nothing(lab, pods, &["rollout restart daemonset oxlan"])
+    });
+    let _ = steps.step("kube::install::upgraded_and_back", || {
+        upgraded_and_back(lab, pods)
     });
     let _ = steps.step("kube::install::node_deleted_and_added", || {
         node_deleted_and_added(lab, pods)
@@ -29,24 +32,44 @@ fn agents(lab: &Lab) -> Result<BTreeSet<String>> {
     Ok(names.lines().map(str::to_owned).collect())
 }
 
-fn rolling_restart(lab: &Lab, pods: &Pods) -> Result<()> {
-    let before = agents(lab)?;
+/// Another image and back to the first, as docs/INSTALL.md has it.
+fn upgraded_and_back(lab: &Lab, pods: &Pods) -> Result<()> {
+    let daemonset = lab.get("-n oxlan daemonset oxlan")?;
+    let containers = &daemonset["spec"]["template"]["spec"]["containers"];
+    let image = containers[0]["image"].as_str().context("no image")?;
+    let (name, _) = image.rsplit_once(':').context("no tag")?;
+    for node in [1, 2] {
+        let tag = format!("ctr -n k8s.io images tag --force {image} {name}:next");
+        lab.node(node, &tag)?;
+    }
+    let set = format!("set image daemonset oxlan agent={name}:next install-cni={name}:next");
+    loses_nothing(lab, pods, &[&set, "rollout undo daemonset oxlan"])?;
+    let again = lab.get("-n oxlan daemonset oxlan")?;
+    ensure!(&again["spec"]["template"]["spec"]["containers"][0]["image"] == image);
+    Ok(())
+}
+
+/// Commands after each of which every agent is replaced: pods do not notice.
+fn loses_nothing(lab: &Lab, pods: &Pods, commands: &[&str]) -> Result<()> {
     let streams = [
         UdpStream::start(pods.client[0].end(), pods.web[1].end(), INTERVAL)?,
         UdpStream::start(pods.web[1].end(), pods.client[0].end(), INTERVAL)?,
         UdpStream::start(pods.client[0].end(), pods.web[0].end(), INTERVAL)?,
     ];
-    lab.kubectl("-n oxlan rollout restart daemonset oxlan")?;
-    lab.rolled_out("oxlan")?;
+    for command in commands {
+        let before = agents(lab)?;
+        lab.kubectl(&format!("-n oxlan {command}"))?;
+        lab.rolled_out("oxlan")?;
+        let after = agents(lab)?;
+        ensure!(
+            before.is_disjoint(&after) && after.len() == 2,
+            "after {command} {before:?} became {after:?}"
+        );
+    }
     for stream in streams {
         stream.wait_for_more(100)?;
         stream.finish()?.expect_perfect(1000)?;
     }
-    let after = agents(lab)?;
-    ensure!(
-        before.is_disjoint(&after) && after.len() == 2,
-        "{before:?} became {after:?}"
-    );
     lab.nodes_ready()
 }
 

@@ -4,6 +4,7 @@
 mod install;
 mod life;
 mod migrate;
+mod no_proxy;
 mod outage;
 mod services;
 mod uninstall;
@@ -40,6 +41,9 @@ fn run(directory: &Path, filter: Option<String>) -> Result<bool> {
     let mut steps = Steps::new(filter)?;
     steps.scenario("kube::install", |steps| install::scenario(steps, directory));
     steps.scenario("kube::migrate", |steps| migrate::scenario(steps, directory));
+    steps.scenario("kube::no_proxy", |steps| {
+        no_proxy::scenario(steps, directory)
+    });
     Ok(steps.finish())
 }
 

@@ -47,6 +47,7 @@ pub(super) fn scenario(steps: &mut Steps, directory: &Path) -> Result<()> {
         }
         Ok(())
     });
+    let _ = steps.step("kube::migrate::after_the_last_node", || last_nodes(lab));
     Ok(())
 }
 
@@ -208,5 +209,32 @@ fn back(lab: &Lab, staying: &Staying) -> Result<()> {
         "{} is not on Flannel's bridge",
         pod.name
     );
+    Ok(())
+}
+
+/// The other nodes move, too, and then nothing is special about any of them.
+fn last_nodes(lab: &Lab) -> Result<()> {
+    for node in [MOVING, 3] {
+        to_oxlan(lab, node)?;
+    }
+    lab.kubectl(&format!("apply -f {}", deploy("oxlan.yaml").display()))?;
+    let daemonset = lab.get("-n oxlan daemonset oxlan")?;
+    let selector = &daemonset["spec"]["template"]["spec"]["nodeSelector"];
+    ensure!(selector.get("pod-network").is_none(), "{selector}");
+    lab.kubectl("label node --all pod-network-")?;
+    lab.rolled_out("oxlan")?;
+    lab.nodes_ready()?;
+    let plain = || Value::Null;
+    let pods = lab.pods([
+        ("all-1", 1, plain()),
+        ("all-2", 2, plain()),
+        ("all-3", 3, plain()),
+    ])?;
+    for (pod, node) in pods.iter().zip(NODES) {
+        ensure!(lab.agent(node, "status")?["health"]["state"] == "ready");
+        for other in pods.iter().filter(|other| other.name != pod.name) {
+            pod.is_seen_by(other)?;
+        }
+    }
     Ok(())
 }

@@ -10,7 +10,7 @@ use oxlan_tests::fabric::{Fabric, router_v4, router_v6, uplink_v4, uplink_v6, wi
 use oxlan_tests::node::Node;
 use oxlan_tests::pod::Pod;
 use oxlan_tests::run::host;
-use oxlan_tests::traffic::flows::{Flows, LENGTH};
+use oxlan_tests::traffic::flows::Flows;
 use oxlan_tests::traffic::{End, tcp, udp};
 use oxlan_tests::underlay::{node_v4, node_v6};
 use oxlan_tests::wait::{SOON, until, until_true};
@@ -24,7 +24,7 @@ const BULK: usize = 4 << 20;
 
 /// The router by which each flow, named by its source port, leaves the first node; only these routers are watched.
 fn spread(fabric: &Fabric, watched: &[usize], flows: &mut Flows) -> Result<BTreeMap<u16, usize>> {
-    let ports = flows.ports()?;
+    let (ports, to) = (flows.ports()?, flows.to()?);
     // A neighbour that nobody has talked to yet is asked for first, and only a few packets wait meanwhile.
     flows.send(1)?;
     let capture = |at: &usize| {
@@ -40,7 +40,7 @@ fn spread(fabric: &Fabric, watched: &[usize], flows: &mut Flows) -> Result<BTree
         let mut seen: BTreeMap<u16, Vec<usize>> = BTreeMap::new();
         for (at, capture) in &captures {
             let text = capture.text()?;
-            let sources = text.lines().filter_map(source_port);
+            let sources = text.lines().filter_map(|line| source_port(line, to));
             for port in sources.filter(|port| ports.contains(port)) {
                 seen.entry(port).or_default().push(*at);
             }
@@ -71,12 +71,14 @@ fn spread(fabric: &Fabric, watched: &[usize], flows: &mut Flows) -> Result<BTree
     seen()?.into_iter().map(one).collect()
 }
 
-/// The source port of a datagram of [`Flows`], as tcpdump shows it, be it in VXLAN or not.
-fn source_port(line: &str) -> Option<u16> {
-    if !line.ends_with(&format!("UDP, length {LENGTH}")) {
+/// The source port of a datagram to this port, as tcpdump shows it, be it in VXLAN or not. What tcpdump takes the
+/// datagram for follows: it knows some protocols by their ports, and these are any.
+fn source_port(line: &str, to: u16) -> Option<u16> {
+    let mut words = line.split_whitespace().skip(1);
+    let (source, destination) = (words.next()?, words.nth(1)?);
+    if !destination.ends_with(&format!(".{to}:")) {
         return None;
     }
-    let source = line.split_whitespace().nth(1)?;
     source.rsplit_once('.')?.1.parse().ok()
 }
 

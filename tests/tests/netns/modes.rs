@@ -165,7 +165,11 @@ fn pods_get_smaller_packets_when_the_mode_is_direct_no_more() {
         }
         for stream in streams {
             let report = stream.finish()?;
-            ensure!(report.lost.is_empty() && report.doubled == 0, "{report:?}");
+            // With XDP a pod has a receive ring (drivers/net/veth.c, `VETH_RING_SIZE`), which the bulk may fill
+            // up. Who lost packets by the change would lose more in a row.
+            let most = if first.xdp { report.sent / 1000 } else { 0 };
+            let lost = u64::try_from(report.lost.len())?;
+            ensure!(lost <= most && report.doubled == 0, "{report:?}");
             ensure!(report.refused == 0 && report.sent > 600, "{report:?}");
         }
         Ok(())
