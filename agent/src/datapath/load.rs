@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Mutex;
+use std::thread::ScopedJoinHandle;
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, MapInfo, MapType, PerCpuArray, RingBuf};
 use aya::pin::PinError;
@@ -146,9 +147,7 @@ pub(super) fn open(options: &Options, mode: AttachMode) -> Result<Datapath, Data
     let btf = Btf::from_sys_fs().ok();
     let redirects_frags = features::redirects_frags(btf.as_ref());
     let mut ebpf = load(options, &map_dir, btf.as_ref(), redirects_frags)?;
-    for program in Program::ALL {
-        load_program(&mut ebpf, program)?;
-    }
+    load_programs(&mut ebpf)?;
     let pinned = reopen_pins(&map_dir)?;
     let mut datapath = assemble(options, pins, mode, taken_over, ebpf, pinned)?;
     datapath.redirects_frags = redirects_frags;
@@ -236,13 +235,44 @@ fn load(
         .map_err(|error| DatapathError::Load(Box::new(error)))
 }
 
-fn load_program(ebpf: &mut Ebpf, program: Program) -> Result<(), DatapathError> {
+/// Loads all programs at the same time: most of an agent's start is the kernel's verifier, which takes one
+/// program per processor.
+fn load_programs(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
+    let mut parts: BTreeMap<String, _> = ebpf
+        .programs_mut()
+        .map(|(name, part)| (name.to_owned(), part))
+        .collect();
+    std::thread::scope(|scope| {
+        let loads = Program::ALL.map(|program| {
+            let part = parts.remove(program.name());
+            scope.spawn(move || load_program(program, part))
+        });
+        let join = |load: ScopedJoinHandle<'_, _>| {
+            load.join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        loads.map(join).into_iter().collect()
+    })
+}
+
+fn load_program(
+    program: Program,
+    part: Option<&mut aya::programs::Program>,
+) -> Result<(), DatapathError> {
+    let part = part.ok_or_else(|| missing(program))?;
     let loaded = if program.is_xdp() {
-        xdp(ebpf, program)?.load()
+        <&mut Xdp>::try_from(part).and_then(Xdp::load)
     } else {
-        classifier(ebpf, program)?.load()
+        <&mut SchedClassifier>::try_from(part).and_then(SchedClassifier::load)
     };
     loaded.map_err(DatapathError::program(program.name(), "loading"))
+}
+
+fn missing(program: Program) -> DatapathError {
+    DatapathError::Missing {
+        kind: "program",
+        name: program.name(),
+    }
 }
 
 /// Pins a program of the object.
@@ -287,10 +317,7 @@ where
 {
     let name = program.name();
     ebpf.program_mut(name)
-        .ok_or(DatapathError::Missing {
-            kind: "program",
-            name,
-        })?
+        .ok_or_else(|| missing(program))?
         .try_into()
         .map_err(DatapathError::program(name, "loading"))
 }

@@ -82,17 +82,17 @@ impl Effort {
 
     /// Connections of one measurement. Below the number of local ports, as each lingers for a minute.
     pub(super) const fn connections(self) -> u32 {
-        self.pick([15_000, 3_000, 20])
+        self.pick([15_000, 2_000, 20])
     }
 
     /// Runs of a program in one batch.
     pub(super) const fn runs(self) -> usize {
-        self.pick([20_000, 5_000, 128])
+        self.pick([20_000, 3_000, 128])
     }
 
     /// Frames of one measurement of XDP.
     pub(super) const fn frames(self) -> u32 {
-        self.pick([4_000_000, 300_000, 1_000])
+        self.pick([4_000_000, 200_000, 1_000])
     }
 
     /// Pods that are added and deleted one by one in each round: in all rounds enough for a 99th percentile
