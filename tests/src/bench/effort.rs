@@ -72,7 +72,7 @@ impl Effort {
 
     /// How often each system gets its turn.
     pub(super) const fn rounds(self) -> usize {
-        self.pick([5, 1, 1])
+        self.pick([3, 1, 1])
     }
 
     /// Length of one measurement of packets, seconds; 0 is as short as possible.
