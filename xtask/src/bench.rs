@@ -13,7 +13,7 @@ use crate::{setup, workspace};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// One short round of everything, below two minutes after the build
+    /// One short round of everything, about two minutes after the build
     #[arg(long)]
     quick: bool,
     /// Measure only this; may be given several times

@@ -5,7 +5,7 @@
 pub enum Effort {
     /// About a quarter of an hour.
     Full,
-    /// Below two minutes: one round, so without a spread, and eight flows only where a goal compares them.
+    /// About two minutes: one round, so without a spread, and eight flows only where a goal compares them.
     Quick,
     /// Seconds: proves that every part works, and its figures mean nothing.
     Smoke,
