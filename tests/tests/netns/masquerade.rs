@@ -11,6 +11,7 @@ use oxlan_tests::node::Node;
 use oxlan_tests::pod::Pod;
 use oxlan_tests::traffic::{End, tcp, udp};
 use oxlan_tests::underlay::{UPLINK, internet, node_v4, node_v6};
+use oxlan_tests::wait::{SOON, until, until_true};
 
 use crate::modes::wait_for_route;
 use crate::reach::overlay_addresses;
@@ -164,13 +165,18 @@ fn multicast_keeps_its_source() {
         let switch = &cluster.underlay.switch;
         let capture = Capture::start(cluster.scope(), switch, "node1", "", "udp port 7099")?;
         for (from, group) in overlay_addresses(node)?.into_iter().zip(groups) {
-            expect_masqueraded_to_the_world(cluster, node, from)?;
+            // Addresses of the underlay may be new, and a first packet may be lost for that.
+            until(SOON, "masqueraded answer", || {
+                expect_masqueraded_to_the_world(cluster, node, from)
+            })?;
             let socket = node.netns.inside(|| Ok(UdpSocket::bind((from, 0))?))?;
             // The kernel would choose the device that has the source address.
             setsockopt(&socket, sockopt::BindToDevice, &UPLINK.into())?;
             let sender = format!("{from}.{}", socket.local_addr()?.port());
-            socket.send_to(b"hello", group)?;
-            capture.wait_for(&sender)?;
+            until_true(SOON, &format!("datagram from {sender}"), || {
+                socket.send_to(b"hello", group)?;
+                Ok(capture.text()?.contains(&sender))
+            })?;
         }
         Ok(())
     });
