@@ -149,7 +149,7 @@ async fn wrong_method() -> (StatusCode, Json<Failure>) {
 
 #[expect(clippy::needless_pass_by_value, reason = "it ends its life here")]
 fn failed(fault: NodeFault) -> Response {
-    let error = crate::pods::chain(fault.as_ref());
+    let error = crate::datapath::chain(fault.as_ref());
     (StatusCode::INTERNAL_SERVER_ERROR, Json(Failure { error })).into_response()
 }
 

@@ -77,7 +77,7 @@ impl Kind {
         if note.load::<Trace>().as_ref() != Some(trace)
             && let Err(error) = note.save(trace)
         {
-            tracing::warn!("{}", crate::pods::chain(&error));
+            tracing::warn!("{}", crate::datapath::chain(&error));
         }
     }
 

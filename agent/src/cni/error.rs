@@ -115,7 +115,7 @@ impl CniError {
 
 impl From<PodError> for CniError {
     fn from(error: PodError) -> Self {
-        let details = std::error::Error::source(&error).map(crate::pods::chain);
+        let details = std::error::Error::source(&error).map(crate::datapath::chain);
         Self::new(code_of(&error), error.to_string()).with_details(details.unwrap_or_default())
     }
 }

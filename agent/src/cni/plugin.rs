@@ -116,7 +116,7 @@ fn without_agent(verb: Verb, error: &ClientError) -> Result<Option<Value>, CniEr
 }
 
 fn unanswered(code: u32, error: &ClientError) -> CniError {
-    let details = std::error::Error::source(error).map(crate::pods::chain);
+    let details = std::error::Error::source(error).map(crate::datapath::chain);
     CniError::new(code, error.to_string()).with_details(details.unwrap_or_default())
 }
 

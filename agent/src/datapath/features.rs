@@ -2,8 +2,6 @@
 //! types where nobody can try, never by its version: distributions take features into older kernels, and
 //! switch them off in newer ones.
 
-use std::error::Error as _;
-
 use aya::Btf;
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType, TestRun as _, TestRunOptions};
 use aya_obj::btf::BtfKind;
@@ -173,12 +171,7 @@ fn refusal(tried: Result<Option<String>, DatapathError>) -> Option<String> {
         Ok(answer) => return answer,
         Err(error) => error,
     };
-    let mut reason = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        reason = format!("{reason}: {next}");
-        cause = next.source();
-    }
+    let reason = super::chain(&error);
     let first = reason.lines().next().unwrap_or_default();
     Some(format!("it cannot be tried: {first}"))
 }

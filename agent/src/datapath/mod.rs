@@ -34,6 +34,7 @@ use oxlan_common::maps::{
 
 pub use attach::{Attached, Attachment};
 pub use error::DatapathError;
+pub(crate) use error::chain;
 pub use features::{Feature, Probed};
 pub use pins::remove_all;
 pub use program::{Program, Side};

@@ -55,7 +55,7 @@ impl Removed {
     }
 
     fn fail(&mut self, what: &str, error: &dyn Error) {
-        let reason = crate::pods::chain(error);
+        let reason = datapath::chain(error);
         self.failed.push(format!("{what}: {reason}"));
     }
 }

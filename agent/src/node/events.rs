@@ -139,7 +139,7 @@ impl Events {
         tasks.spawn(watch_inside(Arc::clone(&pods)));
         tasks.spawn(watch_pods(pods, sender.clone()));
         let watcher = datapath.watch_changes();
-        let unwatched = watcher.as_ref().err().map(|e| crate::pods::chain(e));
+        let unwatched = watcher.as_ref().err().map(|e| crate::datapath::chain(e));
         tasks.spawn(watch_bpf(watcher, sender));
         Ok(Self {
             receiver,
@@ -243,7 +243,7 @@ async fn watch_bpf(watcher: Result<ChangeWatcher, DatapathError>, events: mpsc::
             );
         }
         Err(error) => {
-            let error = crate::pods::chain(&error);
+            let error = crate::datapath::chain(&error);
             tracing::warn!(error, "comparing all maps all the time instead");
         }
     }

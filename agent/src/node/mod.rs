@@ -76,7 +76,7 @@ pub enum NodeError {
     #[error(transparent)]
     Lock(#[from] LockError),
     /// Things that must be put right first.
-    #[error("the agent cannot start:{}", list(.0.iter().map(|o| crate::pods::chain(o))))]
+    #[error("the agent cannot start:{}", list(.0.iter().map(|o| crate::datapath::chain(o))))]
     Preflight(Vec<Obstacle>),
     /// The datapath cannot be loaded.
     #[error(transparent)]

@@ -172,7 +172,7 @@ impl Reconciler {
                 self.rejected = None;
             }
             Err(error) => {
-                let text = crate::pods::chain(&error);
+                let text = crate::datapath::chain(&error);
                 tracing::error!("{text}; the last good version stays in force");
                 self.rejected = Some(text);
             }
@@ -359,7 +359,7 @@ impl Reconciler {
         match text.write(path) {
             Ok(true) => tracing::info!("wrote {}", path.display()),
             Ok(false) => {}
-            Err(error) => report.problem(crate::pods::chain(&error)),
+            Err(error) => report.problem(crate::datapath::chain(&error)),
         }
     }
 

@@ -54,7 +54,7 @@ impl Report {
 
     /// Something could not be done and will be tried again.
     pub(super) fn failure(&mut self, what: &str, error: &dyn Error) {
-        self.retry(format!("cannot {what}: {}", crate::pods::chain(error)));
+        self.retry(format!("cannot {what}: {}", crate::datapath::chain(error)));
     }
 
     /// Something is wrong that trying again may change.

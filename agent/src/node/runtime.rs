@@ -30,7 +30,7 @@ async fn write(conf: Configuration) -> Option<String> {
             }
             None
         }
-        Ok(Err(error)) => Some(crate::pods::chain(&error)),
+        Ok(Err(error)) => Some(crate::datapath::chain(&error)),
         Err(_) => Some("the attempt was interrupted".into()),
     }
 }

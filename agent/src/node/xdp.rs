@@ -71,7 +71,7 @@ impl Xdp {
         }
         let refusal = Refusal {
             taken: matches!(error, DatapathError::XdpTaken),
-            reason: crate::pods::chain(error),
+            reason: crate::datapath::chain(error),
         };
         self.refused.insert(ifindex, refusal);
         true

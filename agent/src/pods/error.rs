@@ -140,18 +140,6 @@ impl PodError {
     /// The error with all its causes, on one line.
     #[must_use]
     pub fn chain(&self) -> String {
-        chain(self)
+        crate::datapath::chain(self)
     }
-}
-
-/// An error with all its causes, on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text.push_str(": ");
-        text.push_str(&next.to_string());
-        cause = next.source();
-    }
-    text
 }

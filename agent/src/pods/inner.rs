@@ -177,7 +177,7 @@ impl Inner {
         // The pair goes before its filter: a pod must at no time send past it.
         let name = &attachment.host_ifname;
         let unlinked = Rtnl::open().and_then(|mut rtnl| veth::remove(&mut rtnl, name));
-        unlinked.unwrap_or_else(|e| left.push(super::chain(&e)));
+        unlinked.unwrap_or_else(|e| left.push(crate::datapath::chain(&e)));
         self.steps.reached(Step::DelUnlinked);
         let detached = self
             .datapath

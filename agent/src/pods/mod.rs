@@ -30,7 +30,6 @@ pub use check::Expected;
 pub use crash::{CRASH_AT, Step};
 pub use datapath::{DatapathFault, POD_PROGRAMS, PodDatapath};
 pub use error::PodError;
-pub(crate) use error::chain;
 pub use facts::NodeFacts;
 pub use names::HOST_IFNAME_PREFIX;
 pub use ports::PortMapping;

@@ -179,3 +179,12 @@ fn wait_until_no_problem(node: &Node) -> Result<()> {
 fn annotation(node: &Value, what: &str) -> Value {
     node["metadata"]["annotations"][format!("{PREFIX}/{what}")].clone()
 }
+
+/// Waits until the agent has both nodes in its state on disk.
+fn wait_until_stored(node: &Node) -> Result<()> {
+    let file = node.dirs.state.join("cluster-kube.json");
+    until_true(SOON, "state on disk with both nodes", || {
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        Ok(text.contains("node-1") && text.contains("node-2"))
+    })
+}

@@ -406,7 +406,7 @@ impl EtcdSource {
         if let Some(known) = &self.known {
             let saved = self.cache.save(&Memory::of(known, &self.options.prefix));
             if let Err(error) = saved {
-                tracing::warn!("{}", crate::pods::chain(&error));
+                tracing::warn!("{}", crate::datapath::chain(&error));
             }
         }
     }
@@ -475,7 +475,7 @@ fn usable(text: &[u8], key: &str) -> Result<NetConf, EtcdError> {
 }
 
 fn unusable(error: &EtcdError) {
-    let error = crate::pods::chain(error);
+    let error = crate::datapath::chain(error);
     tracing::warn!("cannot use what was remembered of the cluster: {error}");
 }
 
@@ -483,6 +483,6 @@ fn unusable(error: &EtcdError) {
 fn still(error: &EtcdError) -> String {
     format!(
         "{}; what was known before stays in force",
-        crate::pods::chain(error)
+        crate::datapath::chain(error)
     )
 }

@@ -104,7 +104,7 @@ impl Announcer {
             }
             Err(error) => {
                 self.not_before = Instant::now() + self.pauses.next();
-                let cause = crate::pods::chain(&error);
+                let cause = crate::datapath::chain(&error);
                 self.problem = Some(format!(
                     "this node cannot be announced to the others (the agent needs patch of nodes/status): {cause}"
                 ));

@@ -153,7 +153,7 @@ fn of_code(code: u16) -> Kind {
 
 fn in_words(kind: Kind, error: &watcher::Error, url: &str) -> String {
     let since = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
-    let cause = crate::pods::chain(error);
+    let cause = crate::datapath::chain(error);
     match kind {
         Kind::Unreachable => format!("the API server {url} does not answer since {since}: {cause}"),
         Kind::Unauthorized => {

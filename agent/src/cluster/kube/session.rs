@@ -228,7 +228,7 @@ impl Session {
                 self.mark();
             }
             Happened::Conf(Err(error)) => {
-                let error = crate::pods::chain(&error);
+                let error = crate::datapath::chain(&error);
                 self.conf_problem = Some(format!("{error}; the last good one stays in force"));
                 self.mark();
             }
@@ -265,7 +265,7 @@ impl Session {
                     self.events = events(&connection);
                     self.connection = connection;
                 }
-                Err(error) => tracing::warn!("{}", crate::pods::chain(&error)),
+                Err(error) => tracing::warn!("{}", crate::datapath::chain(&error)),
             }
         }
     }
@@ -439,7 +439,7 @@ impl Session {
                 )
             }
             OwnTrouble::Wrong(problems) => KubeError::Own(problems.clone()).to_string(),
-            OwnTrouble::Underlay(error) => crate::pods::chain(error),
+            OwnTrouble::Underlay(error) => crate::datapath::chain(error),
         }
     }
 
@@ -489,7 +489,7 @@ impl Session {
         let state = State::new(&config, self.describe(), written);
         tokio::task::spawn_blocking(move || {
             if let Err(error) = cache.save(&state) {
-                tracing::warn!("{}", crate::pods::chain(&error));
+                tracing::warn!("{}", crate::datapath::chain(&error));
             }
         });
     }

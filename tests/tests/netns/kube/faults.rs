@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{
     Site, names, row, wait_for_node, wait_for_remark, wait_until_gone, wait_until_no_problem,
-    with_site,
+    wait_until_stored, with_site,
 };
 
 fn peer(number: u8) -> Value {
@@ -184,11 +184,7 @@ fn an_agent_starts_while_the_server_hangs() {
     with_site(2, |site| {
         site.start()?;
         let node = site.node(1);
-        let file = node.dirs.state.join("cluster-kube.json");
-        until_true(SOON, "state on disk with both nodes", || {
-            let text = std::fs::read_to_string(&file).unwrap_or_default();
-            Ok(text.contains("node-1") && text.contains("node-2"))
-        })?;
+        wait_until_stored(node)?;
         let b = site.node(2).add_pod("b")?;
         node.stop_agent()?;
         site.api.misbehave(hanging(Verb::ALL));

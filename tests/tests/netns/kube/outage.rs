@@ -7,7 +7,9 @@ use oxlan_tests::kube_api::{Faults, flannel_node};
 use oxlan_tests::node::Node;
 use oxlan_tests::wait::{SOON, until, until_true};
 
-use super::{names, wait_for_node, wait_for_remark, wait_until_no_problem, with_site};
+use super::{
+    names, wait_for_node, wait_for_remark, wait_until_no_problem, wait_until_stored, with_site,
+};
 
 #[test]
 fn pods_come_and_go_while_the_server_is_away() {
@@ -43,11 +45,7 @@ fn an_agent_starts_from_what_it_knew() {
     with_site(2, |site| {
         site.start()?;
         let node = site.node(1);
-        let file = node.dirs.state.join("cluster-kube.json");
-        until_true(SOON, "state on disk with both nodes", || {
-            let text = std::fs::read_to_string(&file).unwrap_or_default();
-            Ok(text.contains("node-1") && text.contains("node-2"))
-        })?;
+        wait_until_stored(node)?;
         let b = site.node(2).add_pod("b")?;
         site.api.go_away();
         node.stop_agent()?;
