@@ -1,11 +1,10 @@
 //! Many UDP flows at once, as the network spreads them over several ways.
 
 use std::collections::BTreeMap;
-use std::net::UdpSocket;
 
 use anyhow::{Context, Result, ensure};
 
-use super::End;
+use super::{End, UdpSocket};
 use super::udp::enlarge_receive_buffer;
 
 /// Length of a datagram.

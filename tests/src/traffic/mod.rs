@@ -3,10 +3,12 @@
 //! A socket belongs to the namespace in which it was opened, so all of this runs in one process.
 
 pub mod flows;
+mod socket;
 pub mod tcp;
 pub mod udp;
 pub mod udp_stream;
 
+use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd as _;
 use std::time::Duration;
@@ -17,6 +19,7 @@ use nix::sys::socket::{
 };
 use nix::sys::time::{TimeVal, TimeValLike as _};
 
+pub use self::socket::UdpSocket;
 use crate::netns::Netns;
 
 /// How long a packet may take before it counts as lost.
@@ -58,9 +61,9 @@ impl<'a> End<'a> {
     /// # Errors
     ///
     /// If the address cannot be bound.
-    pub fn udp(&self) -> Result<std::net::UdpSocket> {
+    pub fn udp(&self) -> Result<UdpSocket> {
         self.netns.inside(|| {
-            let socket = std::net::UdpSocket::bind((self.local, 0))
+            let socket = UdpSocket::bind((self.local, 0))
                 .with_context(|| format!("cannot bind {}", self.local))?;
             socket.set_read_timeout(Some(TIMEOUT))?;
             Ok(socket)
@@ -101,8 +104,11 @@ pub fn connect_from(netns: &Netns, from: SocketAddr, to: SocketAddr) -> Result<T
         setsockopt(&socket, sockopt::SendTimeout, &TimeVal::seconds(3))?;
         bind(socket.as_raw_fd(), &SockaddrStorage::from(from))
             .with_context(|| format!("cannot bind {from}"))?;
-        connect(socket.as_raw_fd(), &SockaddrStorage::from(to))
-            .with_context(|| format!("cannot connect from {from} to {to}"))?;
+        // A second call waits for what the first one began.
+        socket::undisturbed(|| {
+            connect(socket.as_raw_fd(), &SockaddrStorage::from(to)).map_err(io::Error::from)
+        })
+        .with_context(|| format!("cannot connect from {from} to {to}"))?;
         Ok(TcpStream::from(socket))
     })
 }

@@ -1,11 +1,11 @@
 //! UDP datagrams: there and back, larger than the path's MTU, and cut by the kernel (`UDP_SEGMENT`).
 
-use std::net::{IpAddr, UdpSocket};
+use std::net::IpAddr;
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::socket::{setsockopt, sockopt};
 
-use super::{End, pattern};
+use super::{End, UdpSocket, pattern};
 
 /// Size of the datagrams of [`mixed`], bytes.
 const MIXED_SIZE: u16 = 500;

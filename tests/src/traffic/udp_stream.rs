@@ -1,7 +1,6 @@
 //! A stream of numbered datagrams, to count what is lost, doubled or reordered meanwhile.
 
-use std::io::ErrorKind;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -9,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::End;
+use super::{End, UdpSocket};
 use super::udp::enlarge_receive_buffer;
 use crate::wait::{SOON, until_true};
 
@@ -177,7 +176,6 @@ fn receive(socket: &UdpSocket, stop: &AtomicBool, arrived: &AtomicU64) -> Vec<u6
                 numbers.push(u64::from_be_bytes(buffer));
                 arrived.fetch_add(1, Ordering::Relaxed);
             }
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(_) if stop.load(Ordering::Relaxed) => return numbers,
             // Silence while the sender still sends: a gap that the report will show.
             Err(_) => {}

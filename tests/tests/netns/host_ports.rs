@@ -1,6 +1,6 @@
 //! Ports of the host that lead to pods (the capability `portMappings`).
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -8,6 +8,7 @@ use oxlan_tests::cluster::{Cluster, Shape, with_cluster};
 use oxlan_tests::netns::Netns;
 use oxlan_tests::node::Node;
 use oxlan_tests::pod::Pod;
+use oxlan_tests::traffic::UdpSocket;
 use oxlan_tests::underlay::node_v6;
 use oxlan_tests::wait::{SOON, until, until_true};
 use serde_json::{Value, json};

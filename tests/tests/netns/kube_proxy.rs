@@ -1,6 +1,6 @@
 //! Services by rules as kube-proxy writes them in its mode `nftables`, of both families.
 
-use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -9,6 +9,7 @@ use oxlan_tests::kube_proxy::{Endpoint, Service, TrafficPolicy, install, refused
 use oxlan_tests::netns::Netns;
 use oxlan_tests::node::Node;
 use oxlan_tests::pod::Pod;
+use oxlan_tests::traffic::UdpSocket;
 use oxlan_tests::underlay::{internet, node_v4, node_v6};
 
 use crate::host_ports;

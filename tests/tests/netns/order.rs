@@ -8,8 +8,9 @@ use oxlan_tests::traffic::{End, tcp};
 /// Bytes of a transfer; there and back.
 const BULK: usize = 16 << 20;
 
-/// Transfers over each way.
-const ROUNDS: usize = 6;
+/// Transfers over each way, of which the one in the middle counts: what goes two ways is reordered in each of them,
+/// but a machine that stands still for a moment makes the kernel drop a segment, and thousands behind it are early.
+const ROUNDS: usize = 7;
 
 /// Counters of the kernel (net/ipv4/proc.c) that say that a segment came too early.
 const REORDERED: [&str; 3] = ["TCPOFOQueue", "TCPSACKReorder", "TCPTSReorder"];
@@ -18,9 +19,7 @@ const REORDERED: [&str; 3] = ["TCPOFOQueue", "TCPSACKReorder", "TCPTSReorder"];
 /// backlog of the CPU that it has left. So the kernel's own way, in the same minute, is the measure.
 #[test]
 fn streams_are_not_reordered() {
-    // Two ways for one flow reorder it thousands of times. Chance did it twice more than the kernel at most, in
-    // repeated runs on two processors with six times as much to do as they can.
-    check(Families::V4, |kernels| kernels + 30);
+    check(Families::V4, 5);
 }
 
 /// On one CPU nothing is left to chance: whatever is reordered there, has gone two ways.
@@ -32,19 +31,19 @@ fn streams_on_one_processor_are_not_reordered_more_than_by_the_kernel() {
     let pinned =
         here.and_then(|()| nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &one));
     assert_eq!(pinned, Ok(()));
-    // A segment that is lost makes those behind it early, too.
-    check(Families::V4, |kernels| kernels + 10);
+    check(Families::V4, 0);
 }
 
 /// Over IPv6, sent aggregates go by the overlay device and single packets do not: neither way queues, but a sender
-/// that is moved to another CPU has two backlogs to overtake itself in. Measured in the same way: 33 more.
+/// that is moved to another CPU has two backlogs to overtake itself in.
 #[test]
 fn streams_are_not_reordered_over_ipv6() {
-    check(Families::V6, |kernels| kernels + 100);
+    check(Families::V6, 15);
 }
 
-/// Streams over both ways in turn, of which ours may have as many events as `allowed` says for the kernel's.
-fn check(underlay: Families, allowed: impl Fn(u64) -> u64) {
+/// Streams over both ways in turn. Ours may have this many events a transfer more than the kernel's: chance that
+/// a busy machine was seen to make, where two ways for one flow make hundreds.
+fn check(underlay: Families, more: u64) {
     let shape = Shape {
         plain_nodes: 2,
         v6: false,
@@ -57,22 +56,36 @@ fn check(underlay: Families, allowed: impl Fn(u64) -> u64) {
         let (plain_b, to) = cluster.plain[1].add_pod(10)?;
         let ours = [End::new(&a.netns, a.ipv4()?), End::new(&b.netns, b.ipv4()?)];
         let kernels = [End::new(&plain_a, from), End::new(&plain_b, to)];
+        let mut events = [const { Vec::new() }; 2];
         for _ in 0..ROUNDS {
-            for [client, server] in [ours, kernels] {
-                tcp::transfer(client, server, BULK)?;
+            for (events, ends) in events.iter_mut().zip([ours, kernels]) {
+                events.push(reordered_by_a_transfer(ends)?);
             }
         }
-        let events = |ends: [End<'_>; 2]| -> Result<u64> {
-            Ok(reordered(ends[0].netns)? + reordered(ends[1].netns)?)
-        };
-        let (ours, kernels) = (events(ours)?, events(kernels)?);
-        println!("reordered: {ours} over Oxlan, {kernels} over the kernel's own way");
+        println!(
+            "reordered by a transfer: {:?} over Oxlan, {:?} over the kernel's own way",
+            events[0], events[1]
+        );
+        let [ours, kernels] = events.map(median);
         ensure!(
-            ours <= allowed(kernels),
+            ours <= kernels + more,
             "{ours} events, {kernels} on the kernel's own way"
         );
         Ok(())
     });
+}
+
+fn median(mut events: Vec<u64>) -> u64 {
+    events.sort_unstable();
+    events[events.len() / 2]
+}
+
+/// How many more events both ends have counted after it.
+fn reordered_by_a_transfer([client, server]: [End<'_>; 2]) -> Result<u64> {
+    let counted = || anyhow::Ok(reordered(client.netns)? + reordered(server.netns)?);
+    let before = counted()?;
+    tcp::transfer(client, server, BULK)?;
+    Ok(counted()? - before)
 }
 
 /// Events that a namespace has counted.

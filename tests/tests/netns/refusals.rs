@@ -1,6 +1,6 @@
 //! What nodes refuse, each visible in `oxlan drops` under its reason.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -11,7 +11,7 @@ use oxlan_tests::cluster::{Cluster, Shape, with_cluster};
 use oxlan_tests::netns::Netns;
 use oxlan_tests::node::Node;
 use oxlan_tests::pod::Pod;
-use oxlan_tests::traffic::End;
+use oxlan_tests::traffic::{End, UdpSocket};
 use oxlan_tests::wait::{SOON, until_true};
 
 use crate::forgery::Forgery;

@@ -1,7 +1,7 @@
 //! Flows between pods that the host translates, as kube-proxy makes them: the answers go by the host, too.
 
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -10,7 +10,7 @@ use oxlan_tests::cluster::{Cluster, Shape, with_cluster};
 use oxlan_tests::netns::Netns;
 use oxlan_tests::node::Node;
 use oxlan_tests::pod::Pod;
-use oxlan_tests::traffic::{End, connect_from, tcp};
+use oxlan_tests::traffic::{End, UdpSocket, connect_from, tcp};
 
 const LIMIT: Duration = Duration::from_secs(3);
 
