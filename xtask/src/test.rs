@@ -28,6 +28,12 @@ pub(crate) struct Arguments {
     failed_before: Vec<String>,
 }
 
+/// The variable by which test executables know how many tests they may run at once.
+const TEST_THREADS: &str = "RUST_TEST_THREADS";
+
+/// The variable by which tests wait longer.
+const SLOWNESS: &str = "OXLAN_TEST_SLOWNESS";
+
 /// The variable by which tests find `kubelab`.
 const KUBELAB: &str = "OXLAN_KUBELAB";
 
@@ -92,7 +98,17 @@ struct Sums {
     /// What other commands have left out, none of which is a test that counts as passed.
     skipped_before: Vec<String>,
     failures: Vec<String>,
-    suites: Vec<(String, u32, u32)>,
+    suites: Vec<Suite>,
+}
+
+/// What a test executable has come to.
+#[derive(Debug, PartialEq, Eq)]
+struct Suite {
+    name: String,
+    passed: u32,
+    failed: u32,
+    /// As the executable tells it.
+    time: String,
 }
 
 /// The command; fails when a test fails, when a tier cannot be built, and when it executes no test.
@@ -130,6 +146,9 @@ pub(crate) fn command(arguments: &Arguments) -> Result<ExitCode> {
         if wanted(tier) {
             let command = root_command(prefixes, filter).map(|mut command| {
                 command.envs(kubelab.as_ref().map(|directory| (KUBELAB, directory)));
+                if tier == Tier::Netns {
+                    side_by_side(&mut command);
+                }
                 command
             });
             sums.add(name, command, filter);
@@ -182,11 +201,22 @@ fn unit_commands(filter: Option<&str>) -> [Command; 2] {
 /// [`XDP_TESTS`], in clusters with XDP.
 fn xdp_command() -> Result<Command> {
     let mut command = root_command(&["netns"], None)?;
+    side_by_side(&mut command);
     command
         .arg("--")
         .args(XDP_TESTS)
         .env("OXLAN_TEST_XDP", "on");
     Ok(command)
+}
+
+/// Two tests for each processor, as half of the time they wait for the kernel. Limits are wider for that.
+fn side_by_side(command: &mut Command) {
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    for (variable, value) in [(TEST_THREADS, 2 * processors), (SLOWNESS, 3)] {
+        if std::env::var_os(variable).is_none() {
+            command.env(variable, value.to_string());
+        }
+    }
 }
 
 /// Names of the test executables of the tier `netns`.
@@ -310,14 +340,30 @@ impl Sums {
         } else if let Some((passed, failed)) = result_line(text) {
             self.passed += passed;
             self.failed += failed;
-            self.suites.push((suite.clone(), passed, failed));
+            let time = text.rsplit(' ').next().unwrap_or_default().to_owned();
+            self.suites.push(Suite {
+                name: suite.clone(),
+                passed,
+                failed,
+                time,
+            });
         }
     }
 
     fn print(&self) {
         println!("\n==> suites");
-        for (suite, passed, failed) in self.suites.iter().filter(|(_, p, f)| p + f > 0) {
-            println!("{suite:<40} {passed:>5} passed {failed:>5} failed");
+        for suite in self
+            .suites
+            .iter()
+            .filter(|suite| suite.passed + suite.failed > 0)
+        {
+            let Suite {
+                name,
+                passed,
+                failed,
+                time,
+            } = suite;
+            println!("{name:<40} {passed:>5} passed {failed:>5} failed {time:>10}");
         }
         for skipped in self.skipped_before.iter().chain(&self.skipped) {
             println!("skipped {skipped}");
@@ -380,7 +426,13 @@ mod tests {
         ] {
             sums.read(text, &mut suite);
         }
-        assert_eq!(sums.suites, [("netns".to_owned(), 12, 3)]);
+        let suite = Suite {
+            name: "netns".to_owned(),
+            passed: 12,
+            failed: 3,
+            time: "2.0s".to_owned(),
+        };
+        assert_eq!(sums.suites, [suite]);
         assert_eq!(sums.skipped, ["a: no SRv6 here"]);
         assert_eq!(sums.failures, ["netns: room::c"]);
         assert_eq!((sums.passed, sums.failed), (12, 3));

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{End, UdpSocket};
 use super::udp::enlarge_receive_buffer;
+use super::{End, UdpSocket};
 
 /// Length of a datagram.
 const LENGTH: usize = 33;

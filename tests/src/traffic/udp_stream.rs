@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{End, UdpSocket};
 use super::udp::enlarge_receive_buffer;
+use super::{End, UdpSocket};
 use crate::wait::{SOON, until_true};
 
 /// Silence after which the rest counts as lost.

@@ -109,7 +109,8 @@ fn five_thousand_nodes() {
             Ok(site.api.counts().pages > before.pages + 50)
         })?;
         site.api.put(peer(NODES + 1));
-        wait_for_node(node, &format!("p{}", NODES + 1))?;
+        let last = format!("p{}", NODES + 1);
+        until_true(A_WHILE, &last, || Ok(names(node)?.contains(&last)))?;
         ensure!(
             node.log().matches("the cluster has changed").count() == versions + 1,
             "work for nothing"
