@@ -5,7 +5,7 @@ use oxlan::datapath::{Feature, Probed};
 use oxlan::host::shaper;
 use oxlan_tests::fact::tell;
 
-use crate::world::World;
+use crate::world::OwnWorld;
 
 /// The releases of Linux that brought the features that only trying tells of.
 const SINCE: [(Feature, (u8, u8)); 4] = [
@@ -18,7 +18,9 @@ const SINCE: [(Feature, (u8, u8)); 4] = [
 /// None of these kernels has features of later ones.
 #[test]
 fn features_are_found_by_trying() {
-    let Some(world) = World::empty() else { return };
+    let Some(world) = OwnWorld::empty() else {
+        return;
+    };
     let now = KernelVersion::current().unwrap();
     let probed = world.datapath.features(None, None);
     for (feature, (major, minor)) in SINCE {
@@ -31,7 +33,9 @@ fn features_are_found_by_trying() {
 /// Only a watcher tells whether changes can be watched; the reason is repeated.
 #[tokio::test]
 async fn all_are_told() {
-    let Some(world) = World::empty() else { return };
+    let Some(world) = OwnWorld::empty() else {
+        return;
+    };
     let unwatched = world.datapath.watch_changes().err().map(|e| e.to_string());
     let unlimited = shaper::refusal();
     let probed = world.datapath.features(unwatched.clone(), unlimited);

@@ -10,9 +10,11 @@ use oxlan_common::packet::{ICMP, SCTP};
 use oxlan_tests::packet::{ICMPV6, Ip, TCP, UDP, addr, icmpv6, udp};
 
 use crate::case::{Case, Outcome};
+use crate::programs::Programs;
 use crate::tunnel;
 use crate::world::{
-    GATEWAY, MAC_A, MAC_B, OTHER_MAC, OVERLAY, POD_A, UPLINK, UPLINK_MAC, VTEP, World, config,
+    GATEWAY, MAC_A, MAC_B, OTHER_MAC, OVERLAY, OwnWorld, POD_A, UPLINK, UPLINK_MAC, VTEP, World,
+    config,
 };
 
 const FROM_A: (Program, u32) = (Program::FromPod, POD_A);
@@ -72,17 +74,17 @@ fn from_server() -> Vec<u8> {
     segment([PORTS[1], PORTS[0]], 0x10)
 }
 
-fn remembered(world: &World) -> Vec<FlowKey> {
+fn remembered(world: &Programs) -> Vec<FlowKey> {
     let entries = world.datapath.flows().entries().unwrap();
     entries.into_iter().map(|(key, _)| key).collect()
 }
 
-fn is_marked(world: &World, pod: &str) -> bool {
+fn is_marked(world: &Programs, pod: &str) -> bool {
     let pod = world.datapath.pods().get(&addr(pod)).unwrap().unwrap();
     pod.flags & pod_flags::TRANSLATED != 0
 }
 
-fn remember(world: &World, src: &str, dst: &str, protocol: u8) {
+fn remember(world: &Programs, src: &str, dst: &str, protocol: u8) {
     let ip = Ip::new(src, dst, protocol);
     let sent = ip.frame(MAC_A, GATEWAY, &from_client());
     world.check(&Case::new("to the pod", TO_A, sent, Outcome::NotOurs));
@@ -156,7 +158,7 @@ fn answers_go_by_the_host_and_nothing_else() {
 }
 
 /// The verdicts that a run of a row adds to.
-fn counted(world: &World, case: &Case) -> Vec<Verdict> {
+fn counted(world: &Programs, case: &Case) -> Vec<Verdict> {
     let (_, counted) = world.counted(case);
     let slots: Vec<u32> = counted.iter().map(|(slot, _)| *slot).collect();
     let verdicts = Verdict::ALL.iter().copied();
@@ -285,7 +287,7 @@ fn a_connection_from_another_node_ends_what_was_remembered() {
 }
 
 /// Whether packets of the prefix of another node's pod come without encapsulation.
-fn set_direct(world: &World, pod: &str, direct: bool) {
+fn set_direct(world: &Programs, pod: &str, direct: bool) {
     let prefix_len = if pod.contains(':') { 64 } else { 120 };
     let key = RouteKey {
         prefix: addr(pod).masked(u8::try_from(prefix_len).unwrap()),
@@ -322,7 +324,7 @@ fn answers_from_another_node_go_by_the_overlay_device() {
 
 #[test]
 fn new_maps_keep_the_flows() {
-    let Some(world) = World::new() else { return };
+    let Some(world) = OwnWorld::new() else { return };
     let [a, b, ..] = NAMES[0];
     remember(&world, b, a, TCP);
     let options = Options {
@@ -344,7 +346,7 @@ fn new_maps_keep_the_flows() {
 /// The predecessor's programs note flows until they are replaced, long after the new maps were made.
 #[test]
 fn new_maps_get_the_flows_that_begin_meanwhile() {
-    let Some(world) = World::new() else { return };
+    let Some(world) = OwnWorld::new() else { return };
     let [a, b, far, ..] = NAMES[0];
     let options = Options {
         max_routes: 7,

@@ -18,11 +18,11 @@ use oxlan_tests::packet::{Ip, UDP, VXLAN_I, addr, ethernet, udp, vxlan};
 use oxlan_tests::run::host;
 
 use crate::case::{Case, Outcome};
-use crate::world::{OVERLAY, VTEP, World};
+use crate::world::{OVERLAY, OwnWorld, VTEP, World};
 
 /// A world whose overlay device is a real one with `from_overlay`, and where all nodes are at home.
-fn live() -> Option<World> {
-    let world = World::new()?;
+fn live() -> Option<OwnWorld> {
+    let world = OwnWorld::new()?;
     for line in [
         "ip link set lo up",
         "ip link del oxlan0",
@@ -43,7 +43,7 @@ fn live() -> Option<World> {
 }
 
 /// Sends an inner frame from a node, and waits until it is counted as expected and nothing else is.
-fn check(world: &World, name: &str, from: &str, vni: u32, inner: &[u8], outcome: Outcome) {
+fn check(world: &OwnWorld, name: &str, from: &str, vni: u32, inner: &[u8], outcome: Outcome) {
     let slot = match outcome {
         Outcome::Done(verdict) => verdict.slot(),
         Outcome::Dropped(reason) => reason.slot(),

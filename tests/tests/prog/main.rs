@@ -18,6 +18,7 @@ mod hops;
 mod neighbours;
 mod objects;
 mod over_ipv6;
+mod programs;
 mod refused;
 mod to_overlay;
 mod too_big;

@@ -13,11 +13,11 @@ use oxlan_common::maps::VtepValue;
 use oxlan_tests::packet::addr;
 use oxlan_tests::run::host;
 
-use crate::world::{POD_A, UPLINK, VTEP, World};
+use crate::world::{OwnWorld, POD_A, UPLINK, VTEP};
 
 #[test]
 fn a_successor_takes_the_maps_over() {
-    let Some(world) = World::new() else { return };
+    let Some(world) = OwnWorld::new() else { return };
     assert!(!world.datapath.taken_over());
     let successor = Datapath::open(world.options()).unwrap();
     assert!(successor.taken_over());
@@ -30,7 +30,7 @@ fn a_successor_takes_the_maps_over() {
 
 #[test]
 fn other_capacities_make_new_maps_that_wait_for_the_commit() {
-    let Some(world) = World::new() else { return };
+    let Some(world) = OwnWorld::new() else { return };
     let options = Options {
         max_routes: 7,
         ..world.options()
@@ -48,7 +48,7 @@ fn other_capacities_make_new_maps_that_wait_for_the_commit() {
 
 #[test]
 fn maps_of_another_abi_are_not_used() {
-    let Some(world) = World::new() else { return };
+    let Some(world) = OwnWorld::new() else { return };
     let mut config = crate::world::config();
     config.abi += 1;
     world.datapath.set_config(&config).unwrap();
@@ -57,7 +57,7 @@ fn maps_of_another_abi_are_not_used() {
 
 #[test]
 fn a_full_map_names_the_option() {
-    let Some(world) = World::new() else { return };
+    let Some(world) = OwnWorld::new() else { return };
     let options = Options {
         max_vteps: 1,
         ..world.options()
@@ -84,7 +84,7 @@ fn a_full_map_names_the_option() {
 
 #[test]
 fn attaching_keeps_replaces_and_repairs() {
-    let Some(world) = World::with_tcx() else {
+    let Some(world) = OwnWorld::with_tcx() else {
         return;
     };
     let attach = |datapath: &Datapath| datapath.attach(Program::FromUplink, "up0", UPLINK).unwrap();
@@ -117,7 +117,7 @@ fn attaching_keeps_replaces_and_repairs() {
 
 #[test]
 fn pins_of_maps_come_back() {
-    let Some(world) = World::new() else { return };
+    let Some(world) = OwnWorld::new() else { return };
     let pin = world.options().bpf_dir.join("maps/pods");
     fs::remove_file(&pin).unwrap();
     assert_eq!(
@@ -129,7 +129,7 @@ fn pins_of_maps_come_back() {
 
 #[test]
 fn an_unmounted_bpffs_detaches_no_link() {
-    let Some(world) = World::with_tcx() else {
+    let Some(world) = OwnWorld::with_tcx() else {
         return;
     };
     unmount_bpffs(&world, AttachMode::Tcx, attached_programs);
@@ -138,12 +138,12 @@ fn an_unmounted_bpffs_detaches_no_link() {
 
 #[test]
 fn an_unmounted_bpffs_removes_no_filter() {
-    let Some(world) = World::new() else { return };
+    let Some(world) = OwnWorld::new() else { return };
     unmount_bpffs(&world, AttachMode::Clsact, || filters("up0"));
 }
 
 /// What is attached to the uplink stays there, and is known again when the bpffs is back.
-fn unmount_bpffs(world: &World, mode: AttachMode, attached: impl Fn() -> usize) {
+fn unmount_bpffs(world: &OwnWorld, mode: AttachMode, attached: impl Fn() -> usize) {
     let bpffs = Bpffs::new(mode);
     bpffs.mount();
     let options = Options {
@@ -208,7 +208,7 @@ impl Drop for Bpffs {
 
 #[test]
 fn a_device_that_is_gone() {
-    let Some(world) = World::with_tcx() else {
+    let Some(world) = OwnWorld::with_tcx() else {
         return;
     };
     let attach = |name, index| world.datapath.attach(Program::FromPod, name, index);
@@ -230,7 +230,7 @@ fn a_device_that_is_gone() {
 
 #[test]
 fn removing_everything_detaches() {
-    let Some(world) = World::with_tcx() else {
+    let Some(world) = OwnWorld::with_tcx() else {
         return;
     };
     let options = world.options();
@@ -255,7 +255,7 @@ fn removing_everything_detaches() {
 
 #[test]
 fn pods_have_filters_as_links_take_too_long_to_make() {
-    let Some(world) = World::with_tcx() else {
+    let Some(world) = OwnWorld::with_tcx() else {
         return;
     };
     let attach = |datapath: &Datapath| datapath.attach(Program::FromPod, "pod-a", POD_A).unwrap();
@@ -277,7 +277,7 @@ fn pods_have_filters_as_links_take_too_long_to_make() {
 
 #[test]
 fn a_link_on_a_pods_device_stays_a_link() {
-    let Some(world) = World::with_tcx() else {
+    let Some(world) = OwnWorld::with_tcx() else {
         return;
     };
     let pin = world
@@ -303,7 +303,7 @@ fn a_link_on_a_pods_device_stays_a_link() {
 }
 
 /// A pinned TCX link of `from_pod` on pod A's device.
-fn link_by_hand(world: &World, pin: &Path) {
+fn link_by_hand(world: &OwnWorld, pin: &Path) {
     let program = world.options().bpf_dir.join("progs/from_pod");
     let mut program = SchedClassifier::from_pin(program).unwrap();
     let options = TcAttachOptions::TcxOrder(LinkOrder::default());
@@ -316,7 +316,7 @@ fn link_by_hand(world: &World, pin: &Path) {
 
 #[test]
 fn filters_of_older_kernels() {
-    let Some(world) = World::new() else { return };
+    let Some(world) = OwnWorld::new() else { return };
     let options = world.options();
     let open = || Datapath::open_with(options.clone(), AttachMode::Clsact).unwrap();
     let attach = |datapath: &Datapath| datapath.attach(Program::FromUplink, "up0", UPLINK).unwrap();

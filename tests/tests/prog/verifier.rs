@@ -4,7 +4,7 @@ use aya::programs::{ProgramInfo, loaded_programs};
 use oxlan::datapath::Program;
 use oxlan_tests::fact::tell;
 
-use crate::world::World;
+use crate::world::OwnWorld;
 
 /// Instructions that the verifier looks at before it refuses a program (include/linux/bpf.h,
 /// `BPF_COMPLEXITY_LIMIT_INSNS`).
@@ -16,7 +16,9 @@ const SHARE: u32 = 4;
 
 #[tokio::test]
 async fn every_program_leaves_room() {
-    let Some(world) = World::empty() else { return };
+    let Some(world) = OwnWorld::empty() else {
+        return;
+    };
     for program in Program::ALL {
         let info = ProgramInfo::from_pin(world.program_pin(program)).unwrap();
         check(program.name(), &info);

@@ -9,7 +9,7 @@ use oxlan_tests::run::host;
 use oxlan_tests::skip::skip;
 use tokio::time::timeout;
 
-use crate::world::{VTEP, World};
+use crate::world::{OwnWorld, VTEP};
 
 /// `BPF_MAP_UPDATE_ELEM` and `BPF_MAP_DELETE_ELEM` (include/uapi/linux/bpf.h).
 const UPDATE: u32 = 2;
@@ -17,7 +17,7 @@ const DELETE: u32 = 3;
 
 #[tokio::test]
 async fn changes_by_others() {
-    let Some(world) = World::new() else { return };
+    let Some(world) = OwnWorld::new() else { return };
     let mut watcher = match world.datapath.watch_changes() {
         Ok(watcher) => watcher,
         Err(error @ DatapathError::WatchUnsupported { .. }) => return skip(&error.to_string()),

@@ -4,15 +4,16 @@
 //! another node, 10.244.3.0/24 is on a node that cannot be reached, and 10.244.4.0/24 and fd00:4::/64
 //! are behind an IPv6 underlay.
 
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 
-use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use nix::sched::{CloneFlags, unshare};
-use oxlan::datapath::{AttachMode, Datapath, Options, Program, remove_all};
+use oxlan::datapath::{AttachMode, Options, Program, remove_all};
 use oxlan_common::addr::{Addr, Mac};
 use oxlan_common::maps::{
-    Config, Counter, MAP_ABI, PodValue, RouteKey, RouteValue, UNKNOWN_NETNS, VtepValue, XdpUplink,
+    Config, MAP_ABI, PodValue, RouteKey, RouteValue, UNKNOWN_NETNS, VtepValue, XdpUplink,
     pod_flags, route_flags,
 };
 use oxlan_common::wire::{DEFAULT_PORT, DEFAULT_VNI, GATEWAY_MAC};
@@ -20,7 +21,7 @@ use oxlan_tests::packet::addr;
 use oxlan_tests::run::host;
 use oxlan_tests::skip::skip;
 
-use crate::case::{Case, context, counted_slots, hex, return_value};
+use crate::programs::{Programs, program_pin};
 
 pub(crate) const POD_A: u32 = 101;
 pub(crate) const POD_B: u32 = 102;
@@ -45,12 +46,67 @@ pub(crate) const VTEP: [Mac; 4] = [
 /// The MTU of the pods.
 pub(crate) const MTU: u16 = 1450;
 
+/// Those that no test uses at the moment.
+static SPARE: Mutex<Vec<Programs>> = Mutex::new(Vec::new());
+
+/// A node with programs that are pinned nowhere.
 pub(crate) struct World {
-    pub(crate) datapath: Datapath,
+    /// There until the end.
+    programs: Option<Programs>,
+}
+
+/// A node whose programs are its own, and pinned.
+pub(crate) struct OwnWorld {
+    programs: Programs,
     bpf_dir: PathBuf,
 }
 
 impl World {
+    /// A node with filled maps; `None`, with the reason printed, where that is not allowed.
+    pub(crate) fn new() -> Option<Self> {
+        let world = Self::empty()?;
+        world.fill();
+        Some(world)
+    }
+
+    /// A node with empty maps.
+    pub(crate) fn empty() -> Option<Self> {
+        enter_namespace()?;
+        let spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let programs = if let Some(programs) = spare {
+            programs.empty();
+            programs
+        } else {
+            let options = options(own_bpf_dir());
+            let programs = Programs::load(options.clone());
+            remove_all(&options.bpf_dir).expect("pins can be removed");
+            programs
+        };
+        Some(Self {
+            programs: Some(programs),
+        })
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // A test that fails may have left anything.
+        if !std::thread::panicking() {
+            let mut spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner);
+            spare.extend(self.programs.take());
+        }
+    }
+}
+
+impl Deref for World {
+    type Target = Programs;
+
+    fn deref(&self) -> &Programs {
+        self.programs.as_ref().expect("it is there until the end")
+    }
+}
+
+impl OwnWorld {
     /// A node with filled maps; `None`, with the reason printed, where that is not allowed.
     pub(crate) fn new() -> Option<Self> {
         let world = Self::empty()?;
@@ -69,110 +125,59 @@ impl World {
 
     /// A node with empty maps.
     pub(crate) fn empty() -> Option<Self> {
-        if !nix::unistd::geteuid().is_root() {
-            skip("loading BPF programs needs root");
-            return None;
-        }
-        // The test's thread alone moves to the new namespace, and ends with the test.
-        unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
-        for (index, name, mac) in [
-            (POD_A, "pod-a", GATEWAY),
-            (POD_B, "pod-b", GATEWAY),
-            (UPLINK, "up0", UPLINK_MAC),
-            (OVERLAY, "oxlan0", VTEP[1]),
-        ] {
-            host(&format!(
-                "ip link add {name} index {index} address {mac} type veth peer name p-{name}"
-            ))
-            .expect("a device");
-        }
-        let bpf_dir = own_bpf_dir();
-        let options = Options {
-            bpf_dir: bpf_dir.clone(),
-            ..Options::default()
-        };
-        let datapath = Datapath::open(options).expect("the programs load");
-        datapath.commit().expect("pins");
-        Some(Self { datapath, bpf_dir })
+        enter_namespace()?;
+        let options = options(own_bpf_dir());
+        Some(Self {
+            programs: Programs::load(options.clone()),
+            bpf_dir: options.bpf_dir,
+        })
     }
 
     pub(crate) fn options(&self) -> Options {
-        Options {
-            bpf_dir: self.bpf_dir.clone(),
-            ..Options::default()
-        }
-    }
-
-    /// Runs one row and compares everything: return value, counters, packet.
-    ///
-    /// What `from_uplink` decides about a packet, `xdp_uplink` decides about the same bytes.
-    pub(crate) fn check(&self, case: &Case) {
-        let name = case.name;
-        let before = self.counters();
-        let (returned, packet) = self.run(case);
-        let counted = self.counted_since(before);
-        assert_eq!(counted, counted_slots(case.outcome), "{name}: counters");
-        assert_eq!(returned, return_value(case), "{name}: returned");
-        let wanted = case.out.as_ref().unwrap_or(&case.packet);
-        assert_eq!(hex(&packet), hex(wanted), "{name}: packet out");
-        // There are no aggregates yet where XDP runs.
-        if case.program == Program::FromUplink && case.gso_size == 0 {
-            self.check_frame(case);
-        }
-    }
-
-    /// Runs one row; returns what the program returned and what was counted meanwhile.
-    pub(crate) fn counted(&self, case: &Case) -> (u32, Vec<(u32, u64)>) {
-        let before = self.counters();
-        let (returned, _) = self.run(case);
-        (returned, self.counted_since(before))
-    }
-
-    /// What was counted since `before`: slots and packets.
-    pub(crate) fn counted_since(&self, before: Vec<(u32, Counter)>) -> Vec<(u32, u64)> {
-        self.counters()
-            .into_iter()
-            .zip(before)
-            .filter(|(now, before)| now != before)
-            .map(|((slot, now), (_, before))| (slot, now.packets - before.packets))
-            .collect()
-    }
-
-    pub(crate) fn check_all(&self, cases: &[Case]) {
-        for case in cases {
-            self.check(case);
-        }
-    }
-
-    /// Runs one row; returns what the program returned and the packet as it left it.
-    pub(crate) fn run(&self, case: &Case) -> (u32, Vec<u8>) {
-        let mut out = vec![0; 4096];
-        let context = context(case);
-        let result = self
-            .program(case.program)
-            .test_run(TestRunOptions {
-                data_in: Some(&case.packet),
-                data_out: Some(&mut out),
-                ctx_in: Some(&context),
-                ..TestRunOptions::new()
-            })
-            .expect(case.name);
-        out.truncate(usize::try_from(result.data_size_out).expect("a size"));
-        (result.return_value, out)
-    }
-
-    fn program(&self, program: Program) -> SchedClassifier {
-        SchedClassifier::from_pin(self.program_pin(program)).expect("a pinned program")
+        options(self.bpf_dir.clone())
     }
 
     pub(crate) fn program_pin(&self, program: Program) -> PathBuf {
-        self.bpf_dir.join("progs").join(program.name())
+        program_pin(&self.bpf_dir, program)
     }
+}
 
-    pub(crate) fn counters(&self) -> Vec<(u32, Counter)> {
-        self.datapath.counters().expect("counters")
+impl Deref for OwnWorld {
+    type Target = Programs;
+
+    fn deref(&self) -> &Programs {
+        &self.programs
     }
+}
 
+impl Drop for OwnWorld {
+    fn drop(&mut self) {
+        remove_all(&self.bpf_dir).expect("pins can be removed");
+    }
+}
+
+/// Moves to a new namespace with the devices of a node; the test's thread alone does so, and it ends with the test.
+fn enter_namespace() -> Option<()> {
+    if !nix::unistd::geteuid().is_root() {
+        skip("loading BPF programs needs root");
+        return None;
+    }
+    unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
+    for (index, name, mac) in [
+        (POD_A, "pod-a", GATEWAY),
+        (POD_B, "pod-b", GATEWAY),
+        (UPLINK, "up0", UPLINK_MAC),
+        (OVERLAY, "oxlan0", VTEP[1]),
+    ] {
+        host(&format!(
+            "ip link add {name} index {index} address {mac} type veth peer name p-{name}"
+        ))
+        .expect("a device");
+    }
+    Some(())
+}
+
+impl Programs {
     fn fill(&self) {
         let frames = pod_flags::FRAMES;
         let pods = [("10.244.1.2", "fd00:1::2", POD_A, MAC_A, frames)]
@@ -242,12 +247,6 @@ impl World {
     }
 }
 
-impl Drop for World {
-    fn drop(&mut self) {
-        remove_all(&self.bpf_dir).expect("pins can be removed");
-    }
-}
-
 pub(crate) fn config() -> Config {
     Config {
         abi: MAP_ABI,
@@ -270,6 +269,13 @@ pub(crate) fn config() -> Config {
             mac: UPLINK_MAC,
             pad: [0; 2],
         }),
+    }
+}
+
+fn options(bpf_dir: PathBuf) -> Options {
+    Options {
+        bpf_dir,
+        ..Options::default()
     }
 }
 

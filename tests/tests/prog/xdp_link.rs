@@ -7,7 +7,7 @@ use oxlan::datapath::{
 };
 use oxlan_tests::run::host;
 
-use crate::world::{UPLINK, World};
+use crate::world::{OwnWorld, UPLINK};
 
 const PROGRAM: Program = Program::XdpUplink;
 
@@ -23,7 +23,7 @@ fn alive(datapath: &Datapath) -> Vec<bool> {
 /// As filters of `clsact` are, so that it holds on kernels without TCX, too.
 #[test]
 fn it_outlives_the_agent_and_is_replaced() {
-    let Some(world) = World::new() else { return };
+    let Some(world) = OwnWorld::new() else { return };
     let open = || Datapath::open_with(world.options(), AttachMode::Clsact).unwrap();
     let first = open();
     assert_eq!(attach(&first).unwrap(), Attached::New);
@@ -65,7 +65,7 @@ fn it_outlives_the_agent_and_is_replaced() {
 
 #[test]
 fn a_device_that_somebody_else_has_is_left_alone() {
-    let Some(world) = World::new() else { return };
+    let Some(world) = OwnWorld::new() else { return };
     let pin = world.program_pin(PROGRAM);
     for mode in ["xdp", "xdpgeneric"] {
         host(&format!(
@@ -84,7 +84,7 @@ fn a_device_that_somebody_else_has_is_left_alone() {
 
 #[test]
 fn a_driver_without_native_xdp_is_named_as_the_reason() {
-    let Some(world) = World::new() else { return };
+    let Some(world) = OwnWorld::new() else { return };
     host("ip link add br0 index 110 type bridge").unwrap();
     let refused = world.datapath.attach(PROGRAM, "br0", 110).unwrap_err();
     assert!(

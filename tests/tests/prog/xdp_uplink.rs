@@ -2,15 +2,14 @@
 //!
 //! That `xdp_uplink` decides as `from_uplink` does is checked with every row of that program's tables.
 
-use aya::programs::{TestRun as _, TestRunAttrs, TestRunOptions, Xdp};
+use aya::programs::{TestRun as _, TestRunAttrs, TestRunOptions};
 use aya::util::KernelVersion;
-use aya_obj::programs::XdpAttachType;
-use oxlan::datapath::Program;
 use oxlan_common::counters::Verdict;
 use oxlan_tests::packet::{Ip, UDP, addr, udp};
 use oxlan_tests::run::host;
 
 use crate::case::{Case, Outcome, counted_slots, hex};
+use crate::programs::Programs;
 use crate::tunnel::{Tunnel, delivered, inner, inner_ips, row};
 use crate::world::{MTU, UPLINK, VTEP, World};
 
@@ -34,7 +33,7 @@ fn expected(outcome: Outcome) -> Expected {
     }
 }
 
-impl World {
+impl Programs {
     /// Runs a row of `from_uplink` as a frame and compares everything.
     pub(crate) fn check_frame(&self, case: &Case) {
         let out = case.out.as_ref();
@@ -62,11 +61,6 @@ impl World {
         let result = result.expect(name);
         out.truncate(usize::try_from(result.data_size_out).expect("a size"));
         (result.return_value, out)
-    }
-
-    fn xdp(&self) -> Xdp {
-        let pin = self.program_pin(Program::XdpUplink);
-        Xdp::from_pin(pin, XdpAttachType::Interface).expect("a pinned program")
     }
 }
 

@@ -4,7 +4,7 @@
 //! comes out there, the agent forwards.
 
 use std::fmt::Write as _;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -22,6 +22,7 @@ use crate::bench::systems::{Cable, MTU};
 use crate::bench::{Effort, Progress};
 use crate::node::Node;
 use crate::pod::Pod;
+use crate::traffic::UdpSocket;
 use crate::underlay::node_v4;
 use crate::wait::SOON;
 
