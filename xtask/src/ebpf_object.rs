@@ -46,6 +46,8 @@ pub fn cargo(workspace: &Path, target_dir: &Path, subcommand: &str) -> Result<Co
     let mut cargo = clean_cargo(workspace);
     cargo
         .args([subcommand, "--release", "--package", "oxlan-ebpf"])
+        // What is small is made of calls, which a program cannot have as it likes.
+        .args(["--config", "profile.release.opt-level=3"])
         .args(["--target", TARGET, "-Z", "build-std=core", "--target-dir"])
         .arg(build_dir(target_dir))
         .env("RUSTC_BOOTSTRAP", "1")

@@ -73,6 +73,7 @@ impl Datapath {
     ) -> Result<Attached, DatapathError> {
         check_device(ifname, ifindex)?;
         let mut loaded = self.lock();
+        self.load_late(&mut loaded, program)?;
         match self.mode_for(&loaded, program, ifname, ifindex) {
             AttachMode::Tcx => self.attach_link(&mut loaded, program, ifname, ifindex),
             AttachMode::Clsact => {

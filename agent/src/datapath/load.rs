@@ -8,7 +8,7 @@ use std::thread::ScopedJoinHandle;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, MapInfo, MapType, PerCpuArray, RingBuf};
 use aya::pin::PinError;
 use aya::programs::{ProgramError, SchedClassifier, Xdp};
-use aya::{Btf, Ebpf, EbpfLoader, Pod};
+use aya::{Ebpf, EbpfLoader, Pod};
 use oxlan_common::addr::Addr;
 use oxlan_common::counters::SLOTS;
 use oxlan_common::maps::{
@@ -144,9 +144,8 @@ pub(super) fn open(options: &Options, mode: AttachMode) -> Result<Datapath, Data
     } else {
         pins.stage_maps()?
     };
-    let btf = Btf::from_sys_fs().ok();
-    let redirects_frags = features::redirects_frags(btf.as_ref());
-    let mut ebpf = load(options, &map_dir, btf.as_ref(), redirects_frags)?;
+    let redirects_frags = features::redirects_frags();
+    let mut ebpf = load(options, &map_dir, redirects_frags)?;
     load_programs(&mut ebpf)?;
     let pinned = reopen_pins(&map_dir)?;
     let mut datapath = assemble(options, pins, mode, taken_over, ebpf, pinned)?;
@@ -217,12 +216,10 @@ fn pinned_abi(path: &Path) -> Result<u32, MapError> {
 fn load(
     options: &Options,
     map_dir: &Path,
-    btf: Option<&Btf>,
     redirects_frags: bool,
 ) -> Result<Ebpf, DatapathError> {
     let own_pid = std::process::id();
     let mut loader = EbpfLoader::new();
-    loader.btf(btf);
     loader.override_global("AGENT_PID", &own_pid, true);
     let redirects_frags = u32::from(redirects_frags);
     loader.override_global("REDIRECTS_FRAGS", &redirects_frags, true);
@@ -235,24 +232,34 @@ fn load(
         .map_err(|error| DatapathError::Load(Box::new(error)))
 }
 
-/// Loads all programs at the same time: most of an agent's start is the kernel's verifier, which takes one
-/// program per processor.
+/// Loads all programs that every node needs at the same time: most of an agent's start is the kernel's verifier, which
+/// takes one program per processor.
 fn load_programs(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
     let mut parts: BTreeMap<String, _> = ebpf
         .programs_mut()
         .map(|(name, part)| (name.to_owned(), part))
         .collect();
+    let needed = Program::ALL.into_iter().filter(|p| !p.is_optional());
     std::thread::scope(|scope| {
-        let loads = Program::ALL.map(|program| {
+        let mut start = |program: Program| {
             let part = parts.remove(program.name());
             scope.spawn(move || load_program(program, part))
-        });
+        };
+        let loads: Vec<_> = needed.map(&mut start).collect();
         let join = |load: ScopedJoinHandle<'_, _>| {
             load.join()
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         };
-        loads.map(join).into_iter().collect()
+        loads.into_iter().try_for_each(join)
     })
+}
+
+/// Loads a program that was not needed up to now, and says whether it had to.
+pub(super) fn load_late(ebpf: &mut Ebpf, program: Program) -> Result<bool, DatapathError> {
+    if program_id(ebpf, program)?.is_some() {
+        return Ok(false);
+    }
+    load_program(program, ebpf.program_mut(program.name())).map(|()| true)
 }
 
 fn load_program(
@@ -288,7 +295,7 @@ pub(super) fn pin_program(
     })
 }
 
-/// The kernel's number of a program of the object.
+/// The kernel's number of a program of the object; none if it is not loaded.
 pub(super) fn program_id(ebpf: &mut Ebpf, program: Program) -> Result<Option<u32>, DatapathError> {
     let info = if program.is_xdp() {
         xdp(ebpf, program)?.info()

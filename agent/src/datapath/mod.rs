@@ -186,6 +186,24 @@ impl Datapath {
         self.pins.pin_programs(&mut loaded.ebpf)
     }
 
+    /// Loads and pins a program that is [optional](Program::is_optional), unless it is loaded.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses the program, or the pin cannot be made.
+    pub fn load(&self, program: Program) -> Result<(), DatapathError> {
+        self.load_late(&mut self.lock(), program)
+    }
+
+    fn load_late(&self, loaded: &mut Loaded, program: Program) -> Result<(), DatapathError> {
+        let is_new = load::load_late(&mut loaded.ebpf, program)?;
+        // Else it is pinned with all others.
+        if is_new && !loaded.staged {
+            self.pins.pin_program(&mut loaded.ebpf, program)?;
+        }
+        Ok(())
+    }
+
     /// Pins again whatever should be pinned and is not, and says what that was.
     ///
     /// # Errors
@@ -196,7 +214,7 @@ impl Datapath {
         let mut repaired = Vec::new();
         self.pins.create_dirs()?;
         if !loaded.staged {
-            let missing = self.pins.missing_programs();
+            let missing = self.pins.missing_programs(&mut loaded.ebpf)?;
             if !missing.is_empty() {
                 self.pins.pin_programs(&mut loaded.ebpf)?;
             }

@@ -55,10 +55,16 @@ impl Pins {
         }
     }
 
-    /// The pins of programs that are not there.
-    pub(super) fn missing_programs(&self) -> Vec<PathBuf> {
-        let paths = Program::ALL.map(|program| self.progs().join(program.name()));
-        paths.into_iter().filter(|path| !path.exists()).collect()
+    /// The pins of loaded programs that are not there.
+    pub(super) fn missing_programs(&self, ebpf: &mut Ebpf) -> Result<Vec<PathBuf>, DatapathError> {
+        let mut missing = Vec::new();
+        for program in Program::ALL {
+            let path = self.progs().join(program.name());
+            if super::load::program_id(ebpf, program)?.is_some() && !path.exists() {
+                missing.push(path);
+            }
+        }
+        Ok(missing)
     }
 
     pub(super) fn links(&self) -> PathBuf {
@@ -98,16 +104,29 @@ impl Pins {
         self.remove_staged()
     }
 
-    /// Pins the loaded programs in place of their predecessors.
+    /// Pins the loaded programs in place of their predecessors, of which the others go.
     pub(super) fn pin_programs(&self, ebpf: &mut Ebpf) -> Result<(), DatapathError> {
         for program in Program::ALL {
-            let path = self.progs().join(program.name());
-            let aside = self.progs().join(format!("{}-new", program.name()));
-            remove_file(&aside)?;
-            super::load::pin_program(ebpf, program, &aside)?.map_err(pin(&aside))?;
-            fs::rename(&aside, &path).map_err(pin_file("move", &aside))?;
+            if super::load::program_id(ebpf, program)?.is_some() {
+                self.pin_program(ebpf, program)?;
+            } else {
+                remove_file(&self.progs().join(program.name()))?;
+            }
         }
         Ok(())
+    }
+
+    /// Pins a loaded program in place of its predecessor.
+    pub(super) fn pin_program(
+        &self,
+        ebpf: &mut Ebpf,
+        program: Program,
+    ) -> Result<(), DatapathError> {
+        let path = self.progs().join(program.name());
+        let aside = self.progs().join(format!("{}-new", program.name()));
+        remove_file(&aside)?;
+        super::load::pin_program(ebpf, program, &aside)?.map_err(pin(&aside))?;
+        fs::rename(&aside, &path).map_err(pin_file("move", &aside))
     }
 
     /// Pins again with `pin_at` if `path` is gone.

@@ -67,6 +67,12 @@ impl Program {
         matches!(self, Self::XdpUplink)
     }
 
+    /// Whether it is loaded only where it is attached.
+    #[must_use]
+    pub const fn is_optional(self) -> bool {
+        self.is_xdp()
+    }
+
     /// The program of that name.
     #[must_use]
     pub fn by_name(name: &str) -> Option<Self> {

@@ -167,10 +167,12 @@ fn unmount_bpffs(world: &OwnWorld, mode: AttachMode, attached: impl Fn() -> usiz
     bpffs.mount();
     let repaired = datapath.repair_pins().unwrap();
     // A filter has no pin of its own that could be put back before it is attached again.
-    let (pins, again) = match mode {
-        AttachMode::Tcx => (7 + 6 + 1, Attached::Kept),
-        AttachMode::Clsact => (7 + 6, Attached::Replaced),
+    let (links, again) = match mode {
+        AttachMode::Tcx => (1, Attached::Kept),
+        AttachMode::Clsact => (0, Attached::Replaced),
     };
+    let loaded = Program::ALL.into_iter().filter(|p| !p.is_optional());
+    let pins = 7 + loaded.count() + links;
     assert_eq!(repaired.len(), pins, "{repaired:?}");
     assert_eq!(attach().unwrap(), again);
     assert_eq!(attached(), 1);

@@ -84,6 +84,7 @@ impl Programs {
     pub(crate) fn load(options: Options) -> Self {
         let pin = |program| program_pin(&options.bpf_dir, program);
         let datapath = Datapath::open(options.clone()).expect("the programs load");
+        datapath.load(Program::XdpUplink).expect("XDP loads");
         datapath.commit().expect("pins");
         let classifiers = Program::ALL.into_iter().filter(|program| !program.is_xdp());
         let open = |program: Program| {

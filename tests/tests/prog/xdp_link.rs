@@ -63,6 +63,23 @@ fn it_outlives_the_agent_and_is_replaced() {
     wait_until_free();
 }
 
+/// Who does not use it need not wait for the verifier, and has no pin of a predecessor's.
+#[test]
+fn it_is_loaded_where_it_is_attached() {
+    let Some(world) = OwnWorld::new() else { return };
+    let pin = world.program_pin(PROGRAM);
+    assert!(pin.exists(), "the world has loaded it");
+    let successor = Datapath::open(world.options()).unwrap();
+    successor.commit().unwrap();
+    assert!(!pin.exists() && successor.repair_pins().unwrap().is_empty());
+    assert_eq!(attach(&successor).unwrap(), Attached::New);
+    assert!(pin.exists());
+    fs::remove_file(&pin).unwrap();
+    let repaired = successor.repair_pins().unwrap();
+    assert_eq!(repaired, [pin.display().to_string()]);
+    successor.detach(PROGRAM, "up0", UPLINK).unwrap();
+}
+
 #[test]
 fn a_device_that_somebody_else_has_is_left_alone() {
     let Some(world) = OwnWorld::new() else { return };

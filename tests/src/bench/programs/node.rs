@@ -186,6 +186,7 @@ impl TestNode {
     }
 
     pub(super) fn xdp(&self) -> Result<Xdp> {
+        self.datapath.load(Program::XdpUplink)?;
         let pin = self.pin(Program::XdpUplink);
         Xdp::from_pin(pin, XdpAttachType::Interface).context("the program is not pinned")
     }
