@@ -213,11 +213,7 @@ fn pinned_abi(path: &Path) -> Result<u32, MapError> {
     config.get(&0, 0).map(|config| config.abi)
 }
 
-fn load(
-    options: &Options,
-    map_dir: &Path,
-    redirects_frags: bool,
-) -> Result<Ebpf, DatapathError> {
+fn load(options: &Options, map_dir: &Path, redirects_frags: bool) -> Result<Ebpf, DatapathError> {
     let own_pid = std::process::id();
     let mut loader = EbpfLoader::new();
     loader.override_global("AGENT_PID", &own_pid, true);
