@@ -1,6 +1,8 @@
 //! The running source: takes in what the API server and the file tell, announces this node, and
 //! makes versions of the cluster of it.
 
+mod disk;
+
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -11,13 +13,13 @@ use kube::Api;
 use kube::runtime::watcher::{self, Event};
 use tokio::time::Instant;
 
+use self::disk::{Cached, cached};
 use super::announce;
 use super::announcer::Announcer;
 use super::client::{self, Connection};
 use super::follower::Follower;
 use super::node::Node;
 use super::outage::Outage;
-use super::state::State;
 use super::table::Table;
 use super::translate::{Keys, used};
 use super::version::version;
@@ -344,33 +346,6 @@ impl Session {
         }))
     }
 
-    /// The state on disk, while the server's is not there.
-    fn version_from_disk(&mut self, now: Instant) -> Option<ClusterConfig> {
-        let waited = now >= self.begun + PATIENCE;
-        let Some(cached) = &self.cached else {
-            if self.due.take().is_some() {
-                let reason = self.outage.problem().or(self.slow.as_deref());
-                if let Some(reason) = reason.map(str::to_owned) {
-                    self.say_waiting(&reason);
-                }
-            }
-            return None;
-        };
-        let first = !self.delivered && (waited || self.outage.problem().is_some());
-        let news = self.delivered && self.due.is_some_and(|due| now >= due);
-        if !first && !news {
-            return None;
-        }
-        self.due = None;
-        let mut config = cached.config.clone();
-        let problem = format!(
-            "the nodes are those of {}, from the state directory, until the API server {} has sent its own",
-            cached.written, self.url
-        );
-        self.add_problems(&mut config, vec![problem]);
-        Some(config)
-    }
-
     /// What this session has to say goes first.
     fn add_problems(&self, config: &mut ClusterConfig, mut problems: Vec<String>) {
         let silence = self
@@ -468,50 +443,6 @@ impl Session {
                 let client = &self.connection.client;
                 self.announcer.send(client, &self.own.node, patch);
             }
-        }
-    }
-
-    /// Writes the state to disk in the background.
-    fn save(&mut self, now: Instant) {
-        if self.save.is_none_or(|at| now < at) {
-            return;
-        }
-        self.save = None;
-        self.saved = Some(now);
-        let Some(own) = self.last_own.clone() else {
-            return;
-        };
-        let Ok(config) = version(&self.table, &self.network, own) else {
-            return;
-        };
-        let cache = self.cache.clone();
-        let written = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        let state = State::new(&config, self.describe(), written);
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = cache.save(&state) {
-                tracing::warn!("{}", crate::datapath::chain(&error));
-            }
-        });
-    }
-}
-
-/// A cluster from the disk.
-struct Cached {
-    config: ClusterConfig,
-    /// When it was written, in words.
-    written: String,
-}
-
-fn cached(cache: &Cache, source: &str, own: &str) -> Option<Cached> {
-    let state: State = cache.load()?;
-    match state.config(source, own) {
-        Ok(config) => Some(Cached {
-            config,
-            written: state.written,
-        }),
-        Err(error) => {
-            tracing::warn!("the state of the cluster on disk cannot be used: {error}");
-            None
         }
     }
 }
