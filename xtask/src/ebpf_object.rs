@@ -46,8 +46,6 @@ pub fn cargo(workspace: &Path, target_dir: &Path, subcommand: &str) -> Result<Co
     let mut cargo = clean_cargo(workspace);
     cargo
         .args([subcommand, "--release", "--package", "oxlan-ebpf"])
-        // What is small is made of calls, which a program cannot have as it likes.
-        .args(["--config", "profile.release.opt-level=3"])
         .args(["--target", TARGET, "-Z", "build-std=core", "--target-dir"])
         .arg(build_dir(target_dir))
         .env("RUSTC_BOOTSTRAP", "1")
@@ -75,8 +73,10 @@ fn clean_cargo(workspace: &Path) -> Command {
     ] {
         command.env_remove(name);
     }
-    // The agent's release profile strips symbols, among them the programs.
+    // The agent's release profile strips symbols, among them the programs, and saves space by calls with more
+    // arguments than a program's functions can have.
     command
+        .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "3")
         .env("CARGO_PROFILE_RELEASE_STRIP", "none")
         .env("CARGO_PROFILE_RELEASE_LTO", "off");
     command

@@ -209,7 +209,8 @@ fn xdp_command() -> Result<Command> {
     Ok(command)
 }
 
-/// Two tests for each processor, as half of the time they wait for the kernel. Limits are wider for that.
+/// Two tests for each processor, as half of the time they wait for the kernel. They wait longer before they fail
+/// for that.
 fn side_by_side(command: &mut Command) {
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     for (variable, value) in [(TEST_THREADS, 2 * processors), (SLOWNESS, 3)] {

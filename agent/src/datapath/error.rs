@@ -158,7 +158,7 @@ impl DatapathError {
     }
 
     /// For `map_err` on an operation on a program.
-    pub(super) fn program<E: Into<ProgramError>>(
+    pub(crate) fn program<E: Into<ProgramError>>(
         program: &'static str,
         action: &'static str,
     ) -> impl Fn(E) -> Self {
@@ -170,7 +170,7 @@ impl DatapathError {
     }
 }
 
-/// An error with all its causes, on one line.
+/// An error with all its causes.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -180,4 +180,10 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         cause = next.source();
     }
     text
+}
+
+/// The same without the verifier's account, which has a line for each instruction, the first of which says most.
+pub(crate) fn brief(error: &dyn std::error::Error) -> String {
+    let text = chain(error);
+    text.lines().next().unwrap_or_default().to_owned()
 }

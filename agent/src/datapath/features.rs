@@ -165,16 +165,13 @@ impl Datapath {
     }
 }
 
-/// What is against a feature that was tried. A verifier's answer has a line for each instruction, the first of
-/// which says most.
+/// What is against a feature that was tried.
 fn refusal(tried: Result<Option<String>, DatapathError>) -> Option<String> {
     let error = match tried {
         Ok(answer) => return answer,
         Err(error) => error,
     };
-    let reason = super::chain(&error);
-    let first = reason.lines().next().unwrap_or_default();
-    Some(format!("it cannot be tried: {first}"))
+    Some(format!("it cannot be tried: {}", super::brief(&error)))
 }
 
 /// Whether the kernel has TCX: one that has not does not know what it is asked about.

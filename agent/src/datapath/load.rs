@@ -228,7 +228,7 @@ fn load(options: &Options, map_dir: &Path, redirects_frags: bool) -> Result<Ebpf
         .map_err(|error| DatapathError::Load(Box::new(error)))
 }
 
-/// Loads all programs that every node needs at the same time: most of an agent's start is the kernel's verifier, which
+/// Loads, side by side, the programs that every node needs: most of an agent's start is the kernel's verifier, which
 /// takes one program per processor.
 fn load_programs(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
     let mut parts: BTreeMap<String, _> = ebpf
@@ -250,9 +250,15 @@ fn load_programs(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
     })
 }
 
+/// Whether the kernel has a program of the object.
+pub(super) fn is_loaded(ebpf: &Ebpf, program: Program) -> bool {
+    let part = ebpf.program(program.name());
+    part.is_some_and(|part| part.fd().is_ok())
+}
+
 /// Loads a program that was not needed up to now, and says whether it had to.
 pub(super) fn load_late(ebpf: &mut Ebpf, program: Program) -> Result<bool, DatapathError> {
-    if program_id(ebpf, program)?.is_some() {
+    if is_loaded(ebpf, program) {
         return Ok(false);
     }
     load_program(program, ebpf.program_mut(program.name())).map(|()| true)
@@ -291,7 +297,7 @@ pub(super) fn pin_program(
     })
 }
 
-/// The kernel's number of a program of the object; none if it is not loaded.
+/// The kernel's number of a program of the object.
 pub(super) fn program_id(ebpf: &mut Ebpf, program: Program) -> Result<Option<u32>, DatapathError> {
     let info = if program.is_xdp() {
         xdp(ebpf, program)?.info()

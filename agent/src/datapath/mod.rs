@@ -34,7 +34,7 @@ use oxlan_common::maps::{
 
 pub use attach::{Attached, Attachment};
 pub use error::DatapathError;
-pub(crate) use error::chain;
+pub(crate) use error::{brief, chain};
 pub use features::{Feature, Probed};
 pub use pins::remove_all;
 pub use program::{Program, Side};
@@ -214,7 +214,7 @@ impl Datapath {
         let mut repaired = Vec::new();
         self.pins.create_dirs()?;
         if !loaded.staged {
-            let missing = self.pins.missing_programs(&mut loaded.ebpf)?;
+            let missing = self.pins.missing_programs(&loaded.ebpf);
             if !missing.is_empty() {
                 self.pins.pin_programs(&mut loaded.ebpf)?;
             }

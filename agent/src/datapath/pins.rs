@@ -56,15 +56,11 @@ impl Pins {
     }
 
     /// The pins of loaded programs that are not there.
-    pub(super) fn missing_programs(&self, ebpf: &mut Ebpf) -> Result<Vec<PathBuf>, DatapathError> {
-        let mut missing = Vec::new();
-        for program in Program::ALL {
-            let path = self.progs().join(program.name());
-            if super::load::program_id(ebpf, program)?.is_some() && !path.exists() {
-                missing.push(path);
-            }
-        }
-        Ok(missing)
+    pub(super) fn missing_programs(&self, ebpf: &Ebpf) -> Vec<PathBuf> {
+        let loaded = Program::ALL.into_iter();
+        let loaded = loaded.filter(|program| super::load::is_loaded(ebpf, *program));
+        let paths = loaded.map(|program| self.program(program));
+        paths.filter(|path| !path.exists()).collect()
     }
 
     pub(super) fn links(&self) -> PathBuf {
@@ -104,13 +100,14 @@ impl Pins {
         self.remove_staged()
     }
 
-    /// Pins the loaded programs in place of their predecessors, of which the others go.
+    /// Pins the loaded programs in place of their predecessors, and removes the pins of those that are not loaded.
     pub(super) fn pin_programs(&self, ebpf: &mut Ebpf) -> Result<(), DatapathError> {
         for program in Program::ALL {
-            if super::load::program_id(ebpf, program)?.is_some() {
+            if super::load::is_loaded(ebpf, program) {
                 self.pin_program(ebpf, program)?;
             } else {
-                remove_file(&self.progs().join(program.name()))?;
+                remove_file(&self.program(program))?;
+                remove_file(&self.program_aside(program))?;
             }
         }
         Ok(())
@@ -122,11 +119,10 @@ impl Pins {
         ebpf: &mut Ebpf,
         program: Program,
     ) -> Result<(), DatapathError> {
-        let path = self.progs().join(program.name());
-        let aside = self.progs().join(format!("{}-new", program.name()));
+        let aside = self.program_aside(program);
         remove_file(&aside)?;
         super::load::pin_program(ebpf, program, &aside)?.map_err(pin(&aside))?;
-        fs::rename(&aside, &path).map_err(pin_file("move", &aside))
+        fs::rename(&aside, self.program(program)).map_err(pin_file("move", &aside))
     }
 
     /// Pins again with `pin_at` if `path` is gone.
@@ -157,6 +153,15 @@ impl Pins {
 
     fn progs(&self) -> PathBuf {
         self.dir.join("progs")
+    }
+
+    fn program(&self, program: Program) -> PathBuf {
+        self.progs().join(program.name())
+    }
+
+    /// Where a program waits to take its predecessor's place.
+    fn program_aside(&self, program: Program) -> PathBuf {
+        self.progs().join(format!("{}-new", program.name()))
     }
 }
 

@@ -67,7 +67,7 @@ impl Program {
         matches!(self, Self::XdpUplink)
     }
 
-    /// Whether it is loaded only where it is attached.
+    /// Whether it is loaded only where it is to be attached.
     #[must_use]
     pub const fn is_optional(self) -> bool {
         self.is_xdp()

@@ -216,6 +216,7 @@ impl Reconciler {
         }
         if host || dirty.filters && self.xdp.waits() {
             self.choose_xdp(first, report);
+            self.load_xdp(first, report);
         }
         let uplinks = self.uplinks.clone();
         let mode = cluster.network.mode;

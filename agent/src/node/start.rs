@@ -15,7 +15,7 @@ use super::{NodeError, Obstacle, Options, XdpWish, uplink, xdp};
 use crate::api::types::{Device, FeatureRow, Health};
 use crate::api::{self, ApiState};
 use crate::cluster::{ClusterConfig, ClusterError, Own};
-use crate::datapath::{self, Datapath, Probed};
+use crate::datapath::{self, Datapath, Probed, Program};
 use crate::host::nic::{self, Nic};
 use crate::host::preflight::{self, Directories};
 use crate::host::rtnl::Rtnl;
@@ -64,6 +64,10 @@ pub(super) async fn start(options: Options) -> Result<Started, NodeError> {
     let interest = Arc::new(Mutex::new(Interest::default()));
     let watch = Watch::new(Arc::clone(&interest))?;
     let datapath = Arc::new(Datapath::open(options.datapath.clone())?);
+    if options.xdp == XdpWish::On {
+        // What must run, and cannot, is to be known before a predecessor's programs are replaced.
+        datapath.load(Program::XdpUplink)?;
+    }
     let gate = Arc::new(Gate::new(()));
     let closed = Arc::clone(&gate).write_owned().await;
 

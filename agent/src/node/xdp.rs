@@ -8,7 +8,7 @@ use oxlan_common::maps::MAX_XDP_UPLINKS;
 use super::pass::Reconciler;
 use super::report::Report;
 use crate::api::types::Xdp as XdpRow;
-use crate::datapath::{DatapathError, attached_xdp};
+use crate::datapath::{DatapathError, Program, attached_xdp, brief};
 use crate::host::device::Device;
 use crate::host::nic::{self, Nic};
 
@@ -30,6 +30,8 @@ pub(super) struct Xdp {
     choices: BTreeMap<u32, Choice>,
     /// Why the kernel would not attach the program, by interface index.
     refused: BTreeMap<u32, Refusal>,
+    /// Why the kernel would not load it.
+    unloadable: Option<String>,
 }
 
 /// What was chosen for an uplink.
@@ -51,6 +53,7 @@ impl Xdp {
             wish,
             choices: BTreeMap::new(),
             refused: BTreeMap::new(),
+            unloadable: None,
         }
     }
 
@@ -64,6 +67,14 @@ impl Xdp {
         self.choices.values().any(|choice| choice.used)
     }
 
+    /// Whether all devices may do without, and if so, notes why they do.
+    fn does_without_any(&mut self, error: &DatapathError) -> bool {
+        if self.wish == XdpWish::Auto {
+            self.unloadable = Some(brief(error));
+        }
+        self.wish == XdpWish::Auto
+    }
+
     /// Whether a device may do without, and if so, notes why it does.
     pub(super) fn does_without(&mut self, ifindex: u32, error: &DatapathError) -> bool {
         if self.wish != XdpWish::Auto {
@@ -71,7 +82,7 @@ impl Xdp {
         }
         let refusal = Refusal {
             taken: matches!(error, DatapathError::XdpTaken),
-            reason: crate::datapath::chain(error),
+            reason: brief(error),
         };
         self.refused.insert(ifindex, refusal);
         true
@@ -108,6 +119,9 @@ impl Xdp {
             used: false,
             reason,
         };
+        if let (XdpWish::Auto, Some(reason)) = (self.wish, &self.unloadable) {
+            return not(reason.clone());
+        }
         match (self.wish, self.refused.get(&ifindex)) {
             (XdpWish::Off, _) => return not("--xdp off".into()),
             (_, Some(refusal)) => return not(refusal.reason.clone()),
@@ -204,10 +218,28 @@ impl Reconciler {
         }
         self.xdp.choices = choices;
     }
+
+    /// Loads the program where it is to run, before anything is changed for it: verification takes its time, and may end
+    /// in a refusal.
+    pub(super) fn load_xdp(&mut self, first: bool, report: &mut Report) {
+        if !self.xdp.is_used_somewhere() {
+            return;
+        }
+        let Err(error) = self.datapath.load(Program::XdpUplink) else {
+            return;
+        };
+        if self.xdp.does_without_any(&error) {
+            self.choose_xdp(first, report);
+        } else {
+            report.failure("load the XDP program", &error);
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use aya::programs::ProgramError;
+
     use super::*;
 
     fn nic(kind: Option<&str>, features: &[&str]) -> Nic {
@@ -273,6 +305,23 @@ mod tests {
             assert_eq!(chosen(XdpWish::On, nic).0, on, "{nic:?}");
             assert_eq!(chosen(XdpWish::Off, nic), (false, "--xdp off".into()));
         }
+    }
+
+    #[test]
+    fn a_program_that_the_kernel_refuses_runs_nowhere() {
+        let refused = || {
+            let error = ProgramError::LoadError {
+                io_error: std::io::Error::from(nix::errno::Errno::EACCES),
+                verifier_log: aya_obj::VerifierLog::new("0: R1=ctx()\n1: exit".into()),
+            };
+            DatapathError::program("xdp_uplink", "loading")(error)
+        };
+        let mut auto = Xdp::new(XdpWish::Auto);
+        assert!(auto.does_without_any(&refused()));
+        let choice = auto.choice(2, &nic(None, &[]));
+        assert!(!choice.used && choice.reason.contains("Permission denied"));
+        assert!(!choice.reason.contains('\n'), "{}", choice.reason);
+        assert!(!Xdp::new(XdpWish::On).does_without_any(&refused()));
     }
 
     #[test]

@@ -21,6 +21,7 @@ use nix::sys::time::{TimeVal, TimeValLike as _};
 
 pub use self::socket::UdpSocket;
 use crate::netns::Netns;
+use crate::wait::on_this_machine;
 
 /// How long a packet may take before it counts as lost.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -65,7 +66,7 @@ impl<'a> End<'a> {
         self.netns.inside(|| {
             let socket = UdpSocket::bind((self.local, 0))
                 .with_context(|| format!("cannot bind {}", self.local))?;
-            socket.set_read_timeout(Some(TIMEOUT))?;
+            socket.set_read_timeout(Some(on_this_machine(TIMEOUT)))?;
             Ok(socket)
         })
     }
@@ -80,8 +81,9 @@ impl<'a> End<'a> {
     /// Connects from the address of its sockets.
     fn connect(&self, to: SocketAddr) -> Result<TcpStream> {
         let stream = connect_from(self.netns, (self.local, 0).into(), to)?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
-        stream.set_write_timeout(Some(TIMEOUT))?;
+        let limit = Some(on_this_machine(TIMEOUT));
+        stream.set_read_timeout(limit)?;
+        stream.set_write_timeout(limit)?;
         Ok(stream)
     }
 }

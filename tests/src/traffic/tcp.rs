@@ -6,6 +6,7 @@ use std::net::{IpAddr, Shutdown, TcpStream};
 use anyhow::{Context, Result, ensure};
 
 use super::{End, TIMEOUT, pattern};
+use crate::wait::on_this_machine;
 
 /// Sends bytes from one end to the other and back, checks each, and returns the source address that
 /// the server saw.
@@ -17,8 +18,9 @@ pub fn transfer(client: End<'_>, server: End<'_>, bytes: usize) -> Result<IpAddr
     let listener = server.listener()?;
     let mut near = client.connect((server.address, listener.local_addr()?.port()).into())?;
     let (mut far, peer) = listener.accept().context("no connection arrived")?;
-    far.set_read_timeout(Some(TIMEOUT))?;
-    far.set_write_timeout(Some(TIMEOUT))?;
+    let limit = Some(on_this_machine(TIMEOUT));
+    far.set_read_timeout(limit)?;
+    far.set_write_timeout(limit)?;
     one_way(&mut near, &mut far, bytes).context("from client to server")?;
     one_way(&mut far, &mut near, bytes).context("from server to client")?;
     Ok(peer.ip())

@@ -3,7 +3,6 @@
 //! `BPF_PROG_TEST_RUN` cannot give a packet tunnel metadata, so real tunnel packets go through a
 //! real VXLAN device: sent to ourselves, from addresses that stand for other nodes.
 
-use std::net::UdpSocket;
 use std::time::Duration;
 
 use nix::net::if_::if_nametoindex;
@@ -16,6 +15,7 @@ use oxlan_common::counters::Verdict::{FromVtep, ToHost};
 use oxlan_common::wire::DEFAULT_PORT;
 use oxlan_tests::packet::{Ip, UDP, VXLAN_I, addr, ethernet, udp, vxlan};
 use oxlan_tests::run::host;
+use oxlan_tests::traffic::UdpSocket;
 
 use crate::case::{Case, Outcome};
 use crate::world::{OVERLAY, OwnWorld, VTEP, World};

@@ -46,7 +46,7 @@ pub(crate) const VTEP: [Mac; 4] = [
 /// The MTU of the pods.
 pub(crate) const MTU: u16 = 1450;
 
-/// Those that no test uses at the moment.
+/// Loaded programs that no test uses at the moment.
 static SPARE: Mutex<Vec<Programs>> = Mutex::new(Vec::new());
 
 /// A node with programs that are pinned nowhere.

@@ -2,8 +2,9 @@
 
 use std::fs;
 
+use aya::programs::ProgramInfo;
 use oxlan::datapath::{
-    AttachMode, Attached, Datapath, DatapathError, Program, attached_xdp, remove_all,
+    AttachMode, Attached, Datapath, DatapathError, Options, Program, attached_xdp, remove_all,
 };
 use oxlan_tests::run::host;
 
@@ -77,6 +78,32 @@ fn it_is_loaded_where_it_is_attached() {
     fs::remove_file(&pin).unwrap();
     let repaired = successor.repair_pins().unwrap();
     assert_eq!(repaired, [pin.display().to_string()]);
+    successor.detach(PROGRAM, "up0", UPLINK).unwrap();
+}
+
+/// Nothing of the predecessor's is touched until the successor's own program, on other maps, takes its place.
+#[test]
+fn it_is_replaced_by_one_with_other_maps() {
+    let Some(world) = OwnWorld::new() else { return };
+    attach(&world.datapath).unwrap();
+    let pinned = || {
+        ProgramInfo::from_pin(world.program_pin(PROGRAM))
+            .unwrap()
+            .id()
+    };
+    let before = pinned();
+    let options = Options {
+        max_routes: 7,
+        ..world.options()
+    };
+    let successor = Datapath::open(options).unwrap();
+    assert!(!successor.taken_over());
+    successor.load(PROGRAM).unwrap();
+    assert_eq!((attached_xdp(UPLINK), pinned()), (Some(before), before));
+    assert_eq!(attach(&successor).unwrap(), Attached::Replaced);
+    successor.commit().unwrap();
+    assert_ne!(pinned(), before);
+    assert_eq!(attached_xdp(UPLINK), Some(pinned()));
     successor.detach(PROGRAM, "up0", UPLINK).unwrap();
 }
 
