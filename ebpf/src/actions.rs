@@ -129,20 +129,19 @@ pub(crate) fn decapsulate(
     deliver_decapsulated(skb, front, pod, ecn, len)
 }
 
-/// The same for an aggregate, if its mark can be taken off or does not matter.
+/// The same for an aggregate, whose mark is taken off if the kernel can; it does not matter to a socket.
 #[inline(always)]
 pub(crate) fn decapsulate_aggregate(
     skb: &mut Skb,
     front: &mut Front,
     pod: &PodValue,
     (ecn, outer): (Option<u8>, Decapsulation),
-    is_consumed: bool,
     bucket: u32,
 ) -> i32 {
     let len = skb.len();
     let is_v6 = front.is_v6();
     let is_stripped = skb.shrink_from_tunnel(outer, is_v6, Mark::Remove).is_ok()
-        || (is_consumed && skb.shrink_from_tunnel(outer, is_v6, Mark::Keep).is_ok());
+        || skb.shrink_from_tunnel(outer, is_v6, Mark::Keep).is_ok();
     if !is_stripped {
         mark_aside(bucket);
         return pass(skb, Verdict::ToOverlay);

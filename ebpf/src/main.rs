@@ -75,9 +75,8 @@ fn from_uplink(ctx: TcContext) -> i32 {
             pod,
             ecn,
             outer,
-            is_consumed,
             bucket,
-        } => actions::decapsulate_aggregate(skb, front, pod, (ecn, outer), is_consumed, bucket),
+        } => actions::decapsulate_aggregate(skb, front, pod, (ecn, outer), bucket),
         FromUplink::ToOverlay(aside) => {
             match aside {
                 Aside::Aggregate { bucket } | Aside::Checksum { bucket } => {

@@ -76,7 +76,9 @@ impl Feature {
                 "IPv6 inside an IPv4 underlay and IPv4 inside an IPv6 one are decapsulated in TC"
             }
             Self::FrameFragments => "XDP delivers the frames of a jumbo underlay, too",
-            Self::AggregateMarks => "aggregates of every kind are decapsulated in TC",
+            Self::AggregateMarks => {
+                "the mark of a tunnel is taken off TCP aggregates that are decapsulated in TC"
+            }
             Self::ChangeEvents => {
                 "changes of maps and programs by others are seen as they happen, and a quiet agent sleeps"
             }
@@ -94,7 +96,7 @@ impl Feature {
                 "frames in several buffers, and with them their flows, take the overlay device"
             }
             Self::AggregateMarks => {
-                "those that no TCP connection of the pod takes, as UDP aggregates, take the overlay device"
+                "TCP aggregates that are decapsulated in TC keep the mark of a tunnel, at which sockets do not look"
             }
             Self::ChangeEvents => "maps and filters are compared every 750 ms",
             Self::TokenBuckets => "a pod whose bandwidth shall be limited cannot be attached",

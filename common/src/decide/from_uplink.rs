@@ -28,9 +28,12 @@ pub enum FromUplink<'t> {
         /// What the outer headers are.
         outer: Decapsulation,
     },
-    /// The same for an aggregate. The kernel has marked it as one in a tunnel. Where it cannot take the mark
-    /// off again, the aggregate is only for a socket, which does not look at marks: forwarded again, or
-    /// cut into UDP datagrams, it would be cut wrongly. Else it goes by the overlay device.
+    /// The same for an aggregate that ends in a TCP socket of the pod. Any other goes by the overlay device. The
+    /// kernel has marked it as one in a tunnel, and not every kernel takes the mark off again: forwarded again, or cut
+    /// into UDP datagrams, it would be cut wrongly. And the kernel's note where the transport header starts stays
+    /// with the outer one, before the frame. A pod's stack notes it anew, but what sends a frame on without one (a bridge
+    /// in the pod, the queueing discipline of a limited pod) believes it: Linux 7.3 takes the offset for one
+    /// far behind the frame, and panics (`qdisc_pkt_len_segs_init`).
     DeliverAggregate {
         /// The pod.
         pod: &'t PodValue,
@@ -38,9 +41,7 @@ pub enum FromUplink<'t> {
         ecn: Option<u8>,
         /// What the outer headers are.
         outer: Decapsulation,
-        /// Whether a TCP socket of the pod takes it.
-        is_consumed: bool,
-        /// Its bucket of flows, which have to follow it if it goes by the overlay device.
+        /// Its bucket of flows, which have to follow it if it goes by the overlay device after all.
         bucket: u32,
     },
     /// Leave it to the overlay device.
@@ -151,17 +152,16 @@ fn tunnel_packet<'t, T: Tables>(
         len: at,
         is_v6: outer.is_v6(),
     };
-    if is_aggregate {
-        Ok(FromUplink::DeliverAggregate {
+    Ok(match (is_aggregate, is_consumed) {
+        (false, _) => FromUplink::Deliver { pod, ecn, outer },
+        (true, true) => FromUplink::DeliverAggregate {
             pod,
             ecn,
             outer,
-            is_consumed,
             bucket,
-        })
-    } else {
-        Ok(FromUplink::Deliver { pod, ecn, outer })
-    }
+        },
+        (true, false) => FromUplink::ToOverlay(Aside::Aggregate { bucket }),
+    })
 }
 
 /// Whether the packet ends in a TCP socket of the pod. All packets of such a flow take the same way,

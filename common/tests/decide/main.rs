@@ -118,14 +118,10 @@ fn decide_from_uplink(case: &TunnelCase, world: &World) -> Outcome {
             Outcome::Decapsulated(pod.ifindex, ecn)
         }
         FromUplink::DeliverAggregate {
-            pod,
-            ecn,
-            outer,
-            is_consumed,
-            ..
+            pod, ecn, outer, ..
         } => {
             assert_eq!(outer.is_v6, !case.outer_dst.is_v4());
-            Outcome::Aggregate(pod.ifindex, ecn, is_consumed)
+            Outcome::Aggregate(pod.ifindex, ecn)
         }
         FromUplink::ToOverlay(_) => Outcome::Overlay,
         FromUplink::Drop(reason) => Outcome::Dropped(reason),

@@ -213,10 +213,11 @@ pub(crate) fn from_uplink(case: &TunnelCase, world: &World) -> Outcome {
         (1, 2) => Some(1),
         _ => None,
     };
-    if is_aggregate {
-        Outcome::Aggregate(ifindex, mark, is_consumed)
-    } else {
-        Outcome::Decapsulated(ifindex, mark)
+    match (is_aggregate, is_consumed) {
+        (false, _) => Outcome::Decapsulated(ifindex, mark),
+        (true, true) => Outcome::Aggregate(ifindex, mark),
+        // What is no socket's is not taken out here.
+        (true, false) => Outcome::Overlay,
     }
 }
 

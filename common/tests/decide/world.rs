@@ -17,8 +17,8 @@ pub(crate) enum Outcome {
     Host,
     Translated,
     Overlay,
-    /// To which pod, with which new mark, and whether a socket takes it.
-    Aggregate(u32, Option<u8>, bool),
+    /// To which pod, and with which new mark.
+    Aggregate(u32, Option<u8>),
     Answer(Addr),
     TooBig(Addr, u16),
     Ignored,
