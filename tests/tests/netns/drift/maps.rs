@@ -4,6 +4,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use oxlan_tests::run::host;
+use oxlan_tests::wait::{SOON, until_true};
+use oxlan_tests::xdp;
 use serde_json::Value;
 
 use super::with_scene;
@@ -31,6 +33,15 @@ fn bytes(field: &Value) -> Result<String> {
 #[test]
 fn map_entries() {
     with_scene(|scene| {
+        if xdp::is_demanded() {
+            // The flag by which pods get frames comes a moment after the pod.
+            let pods = scene.pin("maps/pods");
+            until_true(SOON, "frames for pods", || {
+                let entries = entries(&pods)?;
+                let flags = |entry: &Value| entry["formatted"]["value"]["flags"] != 0;
+                Ok(entries.iter().all(flags))
+            })?;
+        }
         for map in ["pods", "routes", "vteps"] {
             let pin = scene.pin(&format!("maps/{map}"));
             let look = || Ok(format!("{:#?}", entries(&pin)?));
