@@ -73,10 +73,8 @@ fn clean_cargo(workspace: &Path) -> Command {
     ] {
         command.env_remove(name);
     }
-    // The agent's release profile strips symbols, among them the programs, and saves space by calls with more
-    // arguments than a program's functions can have.
+    // The agent's release profile strips symbols, among them the programs.
     command
-        .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "3")
         .env("CARGO_PROFILE_RELEASE_STRIP", "none")
         .env("CARGO_PROFILE_RELEASE_LTO", "off");
     command

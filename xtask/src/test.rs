@@ -89,7 +89,7 @@ struct Suite {
     name: String,
     passed: u32,
     failed: u32,
-    /// As the executable tells it.
+    /// As the executable tells it, if it does.
     time: String,
 }
 
@@ -325,12 +325,12 @@ impl Sums {
         } else if let Some((passed, failed)) = result_line(text) {
             self.passed += passed;
             self.failed += failed;
-            let time = text.rsplit(' ').next().unwrap_or_default().to_owned();
+            let time = text.split_once("finished in ").map_or("", |(_, time)| time);
             self.suites.push(Suite {
                 name: suite.clone(),
                 passed,
                 failed,
-                time,
+                time: time.to_owned(),
             });
         }
     }

@@ -5,7 +5,8 @@
 pub enum Effort {
     /// About a quarter of an hour.
     Full,
-    /// About two minutes: one round, so without a spread, and eight flows only where a goal compares them.
+    /// Within two minutes: one round, so without a spread, and eight flows and packet rates only where a goal
+    /// compares them.
     Quick,
     /// Seconds: proves that every part works, and its figures mean nothing.
     Smoke,

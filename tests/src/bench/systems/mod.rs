@@ -162,7 +162,9 @@ pub(super) fn measure(
                 let is_measured = match effort {
                     Effort::Full => true,
                     // Two minutes are not enough for everything.
-                    Effort::Quick => *load != Load::Streams || is_compared,
+                    Effort::Quick => {
+                        !matches!(load, Load::Streams | Load::PacketRate) || is_compared
+                    }
                     // To see that everything works, each system and each load once is enough, besides the goals.
                     Effort::Smoke => loads[position % loads.len()] == *load || is_compared,
                 };
