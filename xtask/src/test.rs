@@ -32,7 +32,7 @@ pub(crate) struct Arguments {
 const TEST_THREADS: &str = "RUST_TEST_THREADS";
 
 /// The variable by which tests wait longer.
-const SLOWNESS: &str = "OXLAN_TEST_SLOWNESS";
+pub(crate) const SLOWNESS: &str = "OXLAN_TEST_SLOWNESS";
 
 /// The variable by which tests find `kubelab`.
 const KUBELAB: &str = "OXLAN_KUBELAB";

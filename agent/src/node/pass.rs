@@ -215,8 +215,7 @@ impl Reconciler {
             self.seen.uplinks = self.find_uplinks(own, report);
         }
         if host || dirty.filters && self.xdp.waits() {
-            self.choose_xdp(first, report);
-            self.load_xdp(first, report);
+            self.prepare_xdp(first, report);
         }
         let uplinks = self.uplinks.clone();
         let mode = cluster.network.mode;

@@ -219,9 +219,10 @@ impl Reconciler {
         self.xdp.choices = choices;
     }
 
-    /// Loads the program where it is to run, before anything is changed for it: verification takes its time, and may end
-    /// in a refusal.
-    pub(super) fn load_xdp(&mut self, first: bool, report: &mut Report) {
+    /// Chooses, and loads the program where it is to run, before anything is changed for it: verification takes its
+    /// time, and may end in a refusal.
+    pub(super) fn prepare_xdp(&mut self, first: bool, report: &mut Report) {
+        self.choose_xdp(first, report);
         if !self.xdp.is_used_somewhere() {
             return;
         }

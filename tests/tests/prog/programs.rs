@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use aya::Pod;
 use aya::maps::{Map, MapData, MapInfo, PerCpuArray, PerCpuValues};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use aya::util::nr_cpus;
 use aya_obj::programs::XdpAttachType;
 use bytemuck::Zeroable as _;
-use oxlan::datapath::{Datapath, Options, Program};
+use oxlan::datapath::{Datapath, Options, Program, Table};
 use oxlan_common::maps::{Config, Counter};
 
 use crate::case::{Case, context, counted_slots, hex, return_value};
@@ -110,22 +111,11 @@ impl Programs {
     /// Makes all maps what they were when they were new, but for the counters.
     pub(crate) fn empty(&self) {
         let datapath = &self.datapath;
-        let never = "entries can be removed";
-        for (ip, _) in datapath.pods().entries().expect(never) {
-            datapath.pods().remove(&ip).expect(never);
-        }
-        for (key, _) in datapath.routes().entries().expect(never) {
-            datapath.routes().remove(&key).expect(never);
-        }
-        for (vtep, _) in datapath.vteps().entries().expect(never) {
-            datapath.vteps().remove(&vtep).expect(never);
-        }
-        for (set, _) in datapath.hops().entries().expect(never) {
-            datapath.hops().remove(&set).expect(never);
-        }
-        for (flow, _) in datapath.flows().entries().expect(never) {
-            datapath.flows().remove(&flow).expect(never);
-        }
+        clear(&datapath.pods());
+        clear(&datapath.routes());
+        clear(&datapath.vteps());
+        clear(&datapath.hops());
+        clear(&datapath.flows());
         datapath
             .set_config(&Config::zeroed())
             .expect("a configuration");
@@ -159,6 +149,12 @@ impl Programs {
 
     pub(crate) fn counters(&self) -> Vec<(u32, Counter)> {
         self.datapath.counters().expect("counters")
+    }
+}
+
+fn clear<K: Pod, V: Pod>(table: &Table<'_, K, V>) {
+    for (key, _) in table.entries().expect("entries can be read") {
+        table.remove(&key).expect("an entry can be removed");
     }
 }
 

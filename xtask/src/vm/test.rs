@@ -16,7 +16,7 @@ use super::report::{Outcome, Report};
 use super::{Suite, console, initramfs, kernels};
 use crate::exec::{exec, output};
 use crate::lack::Lack;
-use crate::test::netns_targets;
+use crate::test::{SLOWNESS, netns_targets};
 use crate::{notes, setup, workspace};
 
 #[derive(clap::Args, Default)]
@@ -307,7 +307,7 @@ fn try_kernel(ready: &Ready, plan: &Plan, accelerator: Accelerator, several: boo
 fn script(suite: Suite, plan: &Plan, accelerator: Accelerator) -> String {
     let mut script = String::new();
     let slowness = accelerator.slowness();
-    let _ = writeln!(script, "export OXLAN_TEST_SLOWNESS={slowness}");
+    let _ = writeln!(script, "export {SLOWNESS}={slowness}");
     let _ = writeln!(script, "cd {}", workspace::root().display());
     for (group, selection) in &plan.groups {
         let _ = writeln!(
